@@ -1,0 +1,87 @@
+"""Dotted version vectors with a hybrid logical stamp.
+
+A *dot* names one write: the replica that made it and that replica's running counter. A version's
+*vector* covers every dot it has seen (Almeida et al., "Scalable and Accurate Causality Tracking
+for Eventually Consistent Stores", 2014). Its *origin* is the dot of the write that made the
+content, so a later chmod or touch is a new version of the same content. Its *stamp* (Kulkarni et
+al., "Logical Physical Clocks", 2014) grows along every chain of content writes.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+Vector = tuple[tuple[int, int], ...]
+"""(replica, counter) pairs, ordered by replica, each replica once, counters from 1."""
+
+
+class Dot(NamedTuple):
+    replica: int
+    counter: int
+
+
+class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    dot: Dot
+    origin: Dot
+    stamp: int
+    """Nanoseconds since 1970 or, where causality asks for it, later."""
+    vector: Vector
+    author: str
+    """Name of the device that wrote the content, as it was called then; for people only."""
+
+    def covers(self, dot: Dot) -> bool:
+        """Whether this version has seen the write `dot`."""
+        return any(replica == dot[0] and counter >= dot[1] for replica, counter in self.vector)
+
+
+def join(one: Vector, other: Vector) -> Vector:
+    """The least vector that covers all that either covers."""
+    if one == other:
+        return one
+    merged = dict(one)
+    for replica, counter in other:
+        if merged.get(replica, 0) < counter:
+            merged[replica] = counter
+    return tuple(sorted(merged.items()))
+
+
+def is_vector(vector: Vector) -> bool:
+    """Whether `vector` is in the one form that two equal vectors share."""
+    replicas = [replica for replica, _ in vector]
+    return (
+        replicas == sorted(set(replicas))
+        and all(0 < replica < 1 << 63 for replica in replicas)
+        and all(0 < counter < 1 << 63 for _, counter in vector)
+    )
+
+
+def _pair(dot: Dot) -> tuple[int, int]:
+    return (dot.replica, dot.counter)
+
+
+def first_version(dot: Dot, *, stamp: int, author: str) -> Version:
+    """The version of a write that replaced nothing."""
+    return Version(dot=dot, origin=dot, stamp=stamp, vector=(_pair(dot),), author=author)
+
+
+def content_successor(seen: Version | None, dot: Dot, *, now_ns: int, author: str) -> Version:
+    """The version of new content (or of a deletion) written by someone who saw `seen`.
+
+    `now_ns` is the time of the write as well as it is known; the stamp passes that of `seen`.
+    """
+    if seen is None:
+        return first_version(dot, stamp=now_ns, author=author)
+    stamp = max(now_ns, seen.stamp + 1)
+    vector = join(seen.vector, (_pair(dot),))
+    return Version(dot=dot, origin=dot, stamp=stamp, vector=vector, author=author)
+
+
+def metadata_successor(seen: Version, dot: Dot) -> Version:
+    """The version of a chmod or touch: the same content, so the same origin and stamp."""
+    return Version(
+        dot=dot,
+        origin=seen.origin,
+        stamp=seen.stamp,
+        vector=join(seen.vector, (_pair(dot),)),
+        author=seen.author,
+    )

@@ -1,0 +1,152 @@
+"""What two paired devices say to each other. `wire` gives these their bytes.
+
+Every string and list is capped here, where it is decoded. Content is asked for by hash. A reply
+carries the number of its request; numbers belong to the asking side and are never reused within
+a session.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+PROTOCOL_VERSION = 1
+
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
+Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
+
+MAX_CHUNKS_IN_REQUEST = 1024
+MISSING = -1
+"""In place of a chunk's size: the supplier does not have it (any more)."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag_field="type"):
+    """Base of all messages."""
+
+
+class Hello(Message, frozen=True, tag=1):
+    """First on each side. Features that only one side names are not used."""
+
+    version: Count
+    features: Annotated[tuple[Name, ...], Meta(max_length=64)]
+    software: Name
+    roster: Hash
+    """Digest of the sender's roster."""
+    time_ns: int
+
+
+class Roster(Message, frozen=True, tag=2):
+    """Payload: the sender's roster, encoded."""
+
+
+class FolderOffer(Message, frozen=True, tag=3):
+    """The sender shares `folder` with the receiver. Sent on start and when any of it is renewed."""
+
+    folder: Name
+    epoch: Count
+    sequence: Count
+    """The sender's latest."""
+    cursor_epoch: Count
+    cursor_sequence: Count
+    """How far the sender knows the receiver's index: what comes after is asked for."""
+
+
+class FolderWithdrawn(Message, frozen=True, tag=4):
+    """The sender paused or removed the folder."""
+
+    folder: Name
+
+
+class IndexBatch(Message, frozen=True, tag=5):
+    """Payload: entries of the sender's index, see `wire.pack_entries`; `upto` is the sequence that
+    the receiver has reached with them."""
+
+    folder: Name
+    epoch: Count
+    upto: Count
+
+
+class IndexAck(Message, frozen=True, tag=6):
+    """The sender has durably stored the receiver's index up to `received`, and settled all of it
+    up to `applied`."""
+
+    folder: Name
+    epoch: Count
+    received: Count
+    applied: Count
+
+
+class ManifestRequest(Message, frozen=True, tag=7):
+    request: Count
+    folder: Name
+    content: Hash
+
+
+class ManifestReply(Message, frozen=True, tag=8):
+    """Payload: the manifest, encoded; empty when it is not held."""
+
+    request: Count
+
+
+class ChunkRequest(Message, frozen=True, tag=9):
+    request: Count
+    folder: Name
+    digests: Annotated[tuple[Hash, ...], Meta(min_length=1, max_length=MAX_CHUNKS_IN_REQUEST)]
+
+
+class ChunkReply(Message, frozen=True, tag=10):
+    """Payload: the chunks' bytes one after the other; `sizes` as many as were asked for."""
+
+    request: Count
+    sizes: Annotated[tuple[int, ...], Meta(max_length=MAX_CHUNKS_IN_REQUEST)]
+
+
+class Status(Message, frozen=True, tag=11):
+    """What the sender still lacks of a folder; for people."""
+
+    folder: Name
+    need_files: Count
+    need_bytes: Count
+
+
+class Addresses(Message, frozen=True, tag=12):
+    """Where the sender last reached other members. Hints."""
+
+    known: Annotated[
+        tuple[tuple[Hash, Annotated[str, Meta(max_length=255)], Annotated[int, Meta(ge=1, le=65535)]], ...],
+        Meta(max_length=512),
+    ]
+
+
+class Ping(Message, frozen=True, tag=13):
+    pass
+
+
+class Pong(Message, frozen=True, tag=14):
+    pass
+
+
+class Goodbye(Message, frozen=True, tag=15):
+    """The sender is about to close; `reason` is for people."""
+
+    reason: Annotated[str, Meta(max_length=300)]
+
+
+AnyMessage = (
+    Hello
+    | Roster
+    | FolderOffer
+    | FolderWithdrawn
+    | IndexBatch
+    | IndexAck
+    | ManifestRequest
+    | ManifestReply
+    | ChunkRequest
+    | ChunkReply
+    | Status
+    | Addresses
+    | Ping
+    | Pong
+    | Goodbye
+)
