@@ -114,7 +114,10 @@ class Addresses(Message, frozen=True, tag=12):
     """Where the sender last reached other members. Hints."""
 
     known: Annotated[
-        tuple[tuple[Hash, Annotated[str, Meta(max_length=255)], Annotated[int, Meta(ge=1, le=65535)]], ...],
+        tuple[
+            tuple[Hash, Annotated[str, Meta(max_length=255)], Annotated[int, Meta(ge=1, le=65535)]],
+            ...,
+        ],
         Meta(max_length=512),
     ]
 

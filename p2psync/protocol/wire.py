@@ -95,7 +95,9 @@ def unpack_entries(payload: bytes) -> list[SequencedEntry]:
         decoded = _entries_decoder.decode(packed)
         if len(decoded) > ENTRIES_IN_BATCH:
             raise RemoteProtocolError("The peer sent an index batch over the limit.")
-        return [(sequence, parse_relpath(path), _checked(entry)) for sequence, path, entry in decoded]
+        return [
+            (sequence, parse_relpath(path), _checked(entry)) for sequence, path, entry in decoded
+        ]
     except (zlib.error, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"The peer sent a malformed index batch: {error}.") from error
     except UnsafePathError as error:
@@ -118,8 +120,8 @@ def _is_version(version: Version) -> bool:
         and version.covers(version.dot)
         and version.covers(version.origin)
         and 0 <= version.stamp < 1 << 63
-        and 0 < version.dot.counter
-        and 0 < version.origin.counter
+        and version.dot.counter > 0
+        and version.origin.counter > 0
         and 0 < len(author) <= 64
         and "/" not in author
         and author.isprintable()
