@@ -29,6 +29,33 @@ class Randomness(Protocol):
         """`size` unpredictable bytes."""
 
 
+# --- network ----------------------------------------------------------------------------------
+
+
+class Link(Protocol):
+    """An authenticated byte stream to one peer."""
+
+    @property
+    def peer(self) -> DeviceID: ...
+    @property
+    def remote_address(self) -> str:
+        """ "HOST:PORT", for people and as a hint for later."""
+
+    @property
+    def bytes_received(self) -> int:
+        """Off the network so far, encryption included."""
+
+    @property
+    def bytes_sent(self) -> int: ...
+    async def receive(self) -> bytes | bytearray:
+        """The next bytes; empty at a clean end. Raises P2psyncError or OSError when cut."""
+
+    async def send(self, data: Sequence[bytes | memoryview]) -> None:
+        """All of the buffers in order; waits while the peer is slow."""
+
+    async def close(self) -> None: ...
+
+
 # --- index ------------------------------------------------------------------------------------
 
 
@@ -272,9 +299,7 @@ class Disk(Protocol):
     def check_root(self) -> None:
         """Raise RootUnavailableError unless the root is the directory that was added."""
 
-    def walk(
-        self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None
-    ) -> Walk:
+    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
         """Compare the tree at and below `under` with what is known of it; reads no contents.
         `known` has exactly the known paths at and below `under`."""
 

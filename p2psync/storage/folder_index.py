@@ -1,0 +1,347 @@
+"""The index of one folder in one SQLite file: what is held, what is wanted and from whom."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from p2psync.core.entry import Entry, Fingerprint, Manifest
+from p2psync.core.ids import DeviceID, Digest
+from p2psync.core.relpath import RelPath
+from p2psync.errors import DamagedError
+from p2psync.ports import Counts, Cursor, Held, Place, Row, Wanted
+from p2psync.storage import contents as places
+from p2psync.storage import held as table
+from p2psync.storage import offers as peers
+from p2psync.storage.database import (
+    Database,
+    is_marked,
+    open_database,
+    set_aside,
+    shrink,
+    transaction,
+)
+from p2psync.storage.schema import FOLDER_MIGRATIONS
+from p2psync.storage.totals import measure, shifted
+
+T = TypeVar("T")
+
+
+class _State(NamedTuple):
+    """What of the committed index is kept in memory; replaced as a whole after each commit."""
+
+    replica: int
+    epoch: int
+    sequence: int
+    counter: int
+    counts: Counts
+
+
+class SqliteFolderIndex:
+    """`ports.FolderIndex`; `open_folder_index` makes it."""
+
+    def __init__(
+        self,
+        database: Database,
+        state: _State,
+        *,
+        randomness: Callable[[int], bytes],
+        recovered: str | None,
+    ) -> None:
+        self._database = database
+        self._state = state
+        self._randomness = randomness
+        self._unreferenced: set[bytes] = set()
+        self.recovered = recovered
+        """A sentence for people when the index was found damaged and begun anew."""
+
+    @property
+    def replica(self) -> int:
+        return self._state.replica
+
+    @property
+    def epoch(self) -> int:
+        return self._state.epoch
+
+    @property
+    def sequence(self) -> int:
+        return self._state.sequence
+
+    @property
+    def counter(self) -> int:
+        return self._state.counter
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def _change(self, change: Callable[[sqlite3.Connection], _State]) -> _State:
+        """Run `change` as one transaction; its result is the index's state once it is stored."""
+
+        def work(connection: sqlite3.Connection) -> _State:
+            with transaction(connection):
+                state = change(connection)
+            # Here and not after the await: a caller who is cancelled must not leave the old
+            # sequence and counter to be used again.
+            self._state = state
+            return state
+
+        return await self._database.run(work)
+
+    async def _change_offers(
+        self, paths: Iterable[RelPath], change: Callable[[sqlite3.Connection], None]
+    ) -> None:
+        """As `_change`, for what leaves the state alone but for the counts of offers at `paths`."""
+        touched = set(paths)
+
+        def counted(connection: sqlite3.Connection) -> _State:
+            before = measure(connection, held=(), wanted=touched)
+            change(connection)
+            after = measure(connection, held=(), wanted=touched)
+            counts = shifted(self._state.counts, before=before, after=after)
+            return self._state._replace(counts=counts)
+
+        await self._change(counted)
+
+    async def _write(self, write: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `write` as one transaction that leaves the state alone."""
+
+        def work(connection: sqlite3.Connection) -> T:
+            with transaction(connection):
+                return write(connection)
+
+        return await self._database.run(work)
+
+    # --- what is held -------------------------------------------------------------------------
+
+    async def held(self, paths: Sequence[RelPath]) -> dict[RelPath, Held]:
+        return await self._database.run(lambda connection: table.held_at(connection, paths))
+
+    async def held_under(self, directory: RelPath) -> list[tuple[RelPath, Held]]:
+        return await self._database.run(lambda connection: table.held_under(connection, directory))
+
+    async def conflicts(self) -> list[tuple[RelPath, Held]]:
+        return await self._database.run(table.held_copies)
+
+    async def fingerprints(self, under: RelPath | None = None) -> dict[RelPath, Fingerprint]:
+        return await self._database.run(
+            lambda connection: table.load_fingerprints(connection, under)
+        )
+
+    async def entries_after(self, sequence: int, limit: int) -> list[tuple[int, RelPath, Entry]]:
+        return await self._database.run(
+            lambda connection: table.entries_after(connection, sequence, limit)
+        )
+
+    async def counts(self) -> Counts:
+        return self._state.counts
+
+    async def digest(self) -> bytes:
+        return await self._database.run(table.digest_of_live)
+
+    async def record(
+        self, rows: Sequence[Row], *, settled: Sequence[tuple[RelPath, DeviceID]] = ()
+    ) -> int:
+        recorded = {row.path for row in rows}
+        offered = {path for path, _ in settled}
+
+        def change(connection: sqlite3.Connection) -> _State:
+            state = self._state
+            before = measure(connection, held=recorded, wanted=offered)
+            table.store_rows(connection, rows, start=state.sequence + 1)
+            for row in rows:
+                self._unreferenced.discard(row.entry.content)
+                if row.manifest is not None:
+                    places.store_manifest(connection, row.entry.content, row.manifest)
+            peers.drop_offers(connection, settled)
+            after = measure(connection, held=recorded, wanted=offered)
+            sequence = state.sequence + len(rows)
+            counter = max([state.counter, *_counters_of(state.replica, rows)])
+            _store_meta(connection, sequence=sequence, counter=counter)
+            counts = shifted(state.counts, before=before, after=after)
+            return state._replace(sequence=sequence, counter=counter, counts=counts)
+
+        return (await self._change(change)).sequence
+
+    async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
+        await self._write(lambda connection: table.store_fingerprints(connection, fingerprints))
+
+    async def drop_tombstones(self, sequence: int) -> int:
+        return await self._write(lambda connection: table.drop_tombstones(connection, sequence))
+
+    async def renew_replica(self) -> None:
+        def change(connection: sqlite3.Connection) -> _State:
+            state = self._state._replace(
+                replica=_draw(self._randomness), epoch=_draw(self._randomness), counter=0
+            )
+            _store_meta(connection, replica=state.replica, epoch=state.epoch, counter=0)
+            return state
+
+        await self._change(change)
+
+    # --- peers and what they offer ------------------------------------------------------------
+
+    async def receive(
+        self,
+        peer: DeviceID,
+        cursor: Cursor,
+        offers: Sequence[tuple[int, RelPath, Entry]],
+        *,
+        seen: Sequence[RelPath] = (),
+    ) -> None:
+        def change(connection: sqlite3.Connection) -> None:
+            peers.drop_offers(connection, [(path, peer) for path in seen])
+            peers.store_offers(connection, peer, offers)
+            peers.store_cursor(connection, peer, cursor)
+
+        await self._change_offers([*seen, *(path for _, path, _ in offers)], change)
+
+    async def settle(self, settled: Sequence[tuple[RelPath, DeviceID]]) -> None:
+        await self._change_offers(
+            (path for path, _ in settled),
+            lambda connection: peers.drop_offers(connection, settled),
+        )
+
+    async def wanted(
+        self, *, limit: int, tombstones: bool, skip: Iterable[RelPath] = ()
+    ) -> list[Wanted]:
+        skipped = list(skip)
+        return await self._database.run(
+            lambda connection: peers.choose_wanted(
+                connection, limit=limit, tombstones=tombstones, skip=skipped
+            )
+        )
+
+    async def reset_peer(self, peer: DeviceID) -> None:
+        def change(connection: sqlite3.Connection) -> _State:
+            peers.drop_all_offers(connection, peer)
+            peers.store_cursor(connection, peer, Cursor(0, 0))
+            return self._state._replace(counts=measure(connection, held=None, wanted=None))
+
+        await self._change(change)
+
+    async def forget_peer(self, peer: DeviceID) -> None:
+        def change(connection: sqlite3.Connection) -> _State:
+            peers.drop_peer(connection, peer)
+            return self._state._replace(counts=measure(connection, held=None, wanted=None))
+
+        await self._change(change)
+
+    async def cursor(self, peer: DeviceID) -> Cursor:
+        return await self._database.run(lambda connection: peers.load_cursor(connection, peer))
+
+    async def applied(self, peer: DeviceID) -> int:
+        return await self._database.run(lambda connection: peers.applied_sequence(connection, peer))
+
+    async def acknowledged(self, peer: DeviceID) -> Cursor:
+        return await self._database.run(
+            lambda connection: peers.load_acknowledged(connection, peer)
+        )
+
+    async def set_acknowledged(self, peer: DeviceID, cursor: Cursor) -> None:
+        await self._write(lambda connection: peers.store_acknowledged(connection, peer, cursor))
+
+    # --- contents -------------------------------------------------------------------------------
+
+    async def find_contents(self, contents: Sequence[bytes]) -> dict[bytes, list[RelPath]]:
+        return await self._database.run(
+            lambda connection: places.find_contents(connection, contents)
+        )
+
+    async def find_chunks(self, digests: Sequence[Digest]) -> dict[Digest, list[Place]]:
+        return await self._database.run(lambda connection: places.find_chunks(connection, digests))
+
+    async def manifest(self, content: bytes) -> Manifest | None:
+        def read(connection: sqlite3.Connection) -> Manifest | None:
+            self._unreferenced.discard(content)
+            return places.load_manifest(connection, content)
+
+        return await self._database.run(read)
+
+    async def save_manifest(self, content: bytes, manifest: Manifest) -> None:
+        def write(connection: sqlite3.Connection) -> None:
+            self._unreferenced.discard(content)
+            places.store_manifest(connection, content, manifest)
+
+        await self._write(write)
+
+    async def collect_garbage(self) -> int:
+        """Drop the manifests that no live held file and no offer named, neither now nor at the
+        call before; how many. To be called now and then, minutes apart or more.
+
+        The grace is for those who have just looked a manifest up and are about to record a file
+        under it, as after a rename, when for a moment nothing names it.
+        """
+
+        def write(connection: sqlite3.Connection) -> int:
+            unreferenced = places.unreferenced_manifests(connection)
+            doomed = unreferenced & self._unreferenced
+            for content in doomed:
+                places.drop_manifest(connection, content)
+            self._unreferenced = unreferenced - doomed
+            return len(doomed)
+
+        dropped = await self._write(write)
+        await self._database.run(shrink)
+        return dropped
+
+
+async def open_folder_index(path: Path, *, randomness: Callable[[int], bytes]) -> SqliteFolderIndex:
+    """Open or create the index in the file `path`.
+
+    A damaged file is renamed aside and a new index, with a new replica, begun; `recovered` then
+    says so. Raises ConfigError when a newer p2psync wrote the file, StorageError.
+    """
+    recovered = None
+    try:
+        database, state = await _open(path, randomness)
+    except DamagedError:
+        aside = await asyncio.to_thread(set_aside, path)
+        recovered = (
+            f"The index {path} was damaged and is being rebuilt from the files; none of them was "
+            f"touched. The damaged index is kept as {aside.name}; check the disk it was on."
+        )
+        database, state = await _open(path, randomness)
+    return SqliteFolderIndex(database, state, randomness=randomness, recovered=recovered)
+
+
+async def _open(path: Path, randomness: Callable[[int], bytes]) -> tuple[Database, _State]:
+    def load(connection: sqlite3.Connection) -> _State:
+        with transaction(connection):
+            meta = dict(connection.execute("SELECT name, value FROM meta"))
+            if not meta:
+                meta = {
+                    "replica": _draw(randomness),
+                    "epoch": _draw(randomness),
+                    "sequence": 0,
+                    "counter": 0,
+                }
+                _store_meta(connection, **meta)
+        return _State(**meta, counts=measure(connection, held=None, wanted=None))
+
+    if await asyncio.to_thread(is_marked, path):
+        raise DamagedError(f"{path} was found damaged when it was last used.")
+    database = await open_database(path, FOLDER_MIGRATIONS)
+    try:
+        return database, await database.run(load)
+    except BaseException:
+        await database.close()
+        raise
+
+
+def _draw(randomness: Callable[[int], bytes]) -> int:
+    """A random number that is not zero and fits SQLite's signed 64 bits."""
+    return int.from_bytes(randomness(8), "big") >> 1 or 1
+
+
+def _store_meta(connection: sqlite3.Connection, **values: int) -> None:
+    connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+
+def _counters_of(replica: int, rows: Iterable[Row]) -> Iterator[int]:
+    """The replica's counters that the rows' versions have seen, their dots included."""
+    for row in rows:
+        version = row.entry.version
+        for author, counter in (version.dot, *version.vector):
+            if author == replica:
+                yield counter

@@ -1,0 +1,128 @@
+"""What this device holds at each path: the table `held`.
+
+Functions over a connection, for use in the database's thread; those that write are called
+inside a transaction.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+
+import blake3
+
+from p2psync.core.entry import Entry, Fingerprint, Kind
+from p2psync.core.relpath import RelPath
+from p2psync.ports import Held, Row
+from p2psync.storage.packing import (
+    column_size,
+    content_key,
+    pack,
+    pack_entry,
+    path_list,
+    unpack_entry,
+    unpack_fingerprint,
+    unpack_held,
+)
+
+
+def held_at(connection: sqlite3.Connection, paths: Iterable[RelPath]) -> dict[RelPath, Held]:
+    condition = "path IN (SELECT value FROM json_each(:paths))"
+    return dict(_select(connection, condition, {"paths": path_list(paths)}))
+
+
+def held_under(connection: sqlite3.Connection, directory: RelPath) -> list[tuple[RelPath, Held]]:
+    condition = "path > :low AND path < :high AND kind > 0 ORDER BY path"
+    return _select(connection, condition, _bounds(directory))
+
+
+def held_copies(connection: sqlite3.Connection) -> list[tuple[RelPath, Held]]:
+    return _select(connection, "is_copy = 1 AND kind > 0 ORDER BY path", {})
+
+
+def load_fingerprints(
+    connection: sqlite3.Connection, under: RelPath | None
+) -> dict[RelPath, Fingerprint]:
+    query = "SELECT path, fingerprint FROM held WHERE kind > 0 AND fingerprint IS NOT NULL"
+    names: dict[str, str] = {}
+    if under is not None:
+        query += " AND path >= :path AND path < :high AND (path = :path OR path > :low)"
+        names = {"path": under, **_bounds(under)}
+    rows = connection.execute(query, names)
+    return {RelPath(path): unpack_fingerprint(packed) for path, packed in rows}
+
+
+def entries_after(
+    connection: sqlite3.Connection, sequence: int, limit: int
+) -> list[tuple[int, RelPath, Entry]]:
+    rows = connection.execute(
+        "SELECT sequence, path, entry FROM held WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        (sequence, limit),
+    )
+    return [(number, RelPath(path), unpack_entry(entry)) for number, path, entry in rows]
+
+
+def digest_of_live(connection: sqlite3.Connection) -> bytes:
+    """The sum, modulo 2^256, of the BLAKE3 of each (path, kind, content, executable) in msgpack.
+
+    Devices compare these, so the bytes that are hashed are part of the protocol.
+    """
+    total = 0
+    for path, packed in connection.execute("SELECT path, entry FROM held WHERE kind > 0"):
+        entry = unpack_entry(packed)
+        row = pack((path, entry.kind, entry.content, entry.executable))
+        total += int.from_bytes(blake3.blake3(row).digest(), "big")
+    return (total % (1 << 256)).to_bytes(32, "big")
+
+
+def store_rows(connection: sqlite3.Connection, rows: Iterable[Row], *, start: int) -> None:
+    """Each replaces what was held at its path; `start` is the first one's sequence."""
+    connection.executemany(
+        "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _columns(rows, start)
+    )
+
+
+def store_fingerprints(
+    connection: sqlite3.Connection, fingerprints: Sequence[tuple[RelPath, Fingerprint]]
+) -> None:
+    connection.executemany(
+        "UPDATE held SET fingerprint = ? WHERE path = ? AND kind > 0",
+        [(pack(fingerprint), path) for path, fingerprint in fingerprints],
+    )
+
+
+def drop_tombstones(connection: sqlite3.Connection, sequence: int) -> int:
+    return connection.execute(
+        "DELETE FROM held WHERE kind = 0 AND sequence <= ? "
+        "AND NOT EXISTS (SELECT 1 FROM wanted WHERE wanted.path = held.path)",
+        (sequence,),
+    ).rowcount
+
+
+def _select(
+    connection: sqlite3.Connection, condition: str, names: dict[str, str]
+) -> list[tuple[RelPath, Held]]:
+    rows = connection.execute(
+        f"SELECT path, sequence, entry, fingerprint FROM held WHERE {condition}", names
+    )
+    return [(RelPath(path), unpack_held(*columns)) for path, *columns in rows]
+
+
+def _bounds(directory: RelPath) -> dict[str, str]:
+    """Both excluded; between them sort all paths below the directory, and no other ("0" is the
+    character after "/")."""
+    return {"low": f"{directory}/", "high": f"{directory}0"}
+
+
+def _columns(
+    rows: Iterable[Row], start: int
+) -> Iterator[tuple[int, str, int, int, bool, int | None, bytes, bytes | None]]:
+    for sequence, (path, entry, fingerprint, _) in enumerate(rows, start=start):
+        yield (
+            sequence,
+            path,
+            entry.kind,
+            column_size(entry),
+            entry.copy_of != "",
+            content_key(entry.content) if entry.kind == Kind.FILE else None,
+            pack_entry(entry),
+            None if fingerprint is None else pack(fingerprint),
+        )

@@ -1,0 +1,60 @@
+"""Counts of an index, measured over all its paths or over a few.
+
+The index keeps its totals by measuring the paths of a change before and after it: counting anew
+would read every row each time someone asks.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+
+from p2psync.core.relpath import RelPath
+from p2psync.ports import Counts
+from p2psync.storage.packing import path_list
+
+# total() and not sum(): offers may claim sizes whose sum overflows, and sum() then fails.
+_HELD = """
+SELECT total(kind = 2), total(iif(kind = 2, size, 0)), total(is_copy AND kind > 0)
+FROM held WHERE {paths}
+"""
+_WANTED = """
+SELECT count(*), total(largest), total(NOT live) FROM (
+    SELECT max(iif(kind > 0, size, 0)) AS largest, max(kind > 0) AS live
+    FROM wanted WHERE {paths} GROUP BY path
+)
+"""
+
+
+def measure(
+    connection: sqlite3.Connection,
+    *,
+    held: Iterable[RelPath] | None,
+    wanted: Iterable[RelPath] | None,
+) -> Counts:
+    """The counts over these paths of the two tables alone (None: over all)."""
+    files, size, conflicts = _select(connection, _HELD, held)
+    need_files, need_size, deletes = _select(connection, _WANTED, wanted)
+    return Counts(
+        files=files,
+        bytes=size,
+        need_files=need_files,
+        need_bytes=need_size,
+        need_deletes=deletes,
+        conflicts=conflicts,
+    )
+
+
+def shifted(totals: Counts, *, before: Counts, after: Counts) -> Counts:
+    """`totals` once the part that measured `before` measures `after`."""
+    return Counts(*(t + a - b for t, a, b in zip(totals, after, before, strict=True)))
+
+
+def _select(
+    connection: sqlite3.Connection, query: str, paths: Iterable[RelPath] | None
+) -> tuple[int, int, int]:
+    if paths is None:
+        row = connection.execute(query.format(paths="TRUE")).fetchone()
+    else:
+        some = query.format(paths="path IN (SELECT value FROM json_each(?))")
+        row = connection.execute(some, (path_list(paths),)).fetchone()
+    first, second, third = row
+    return int(first), int(second), int(third)

@@ -1,0 +1,164 @@
+import msgspec
+
+from p2psync.core.entry import Kind
+from p2psync.core.relpath import RelPath
+from p2psync.ports import Cursor, Row
+from p2psync.storage.folder_index import SqliteFolderIndex
+from tests.storage.builders import (
+    ANNA,
+    directory,
+    file,
+    fingerprint_of,
+    paths,
+    row,
+    tombstone,
+)
+
+TREE = [
+    row("a", directory()),
+    row("a/b", directory()),
+    row("a/b/c", file("c")),
+    row("a/d", file("d")),
+    row("a/gone", tombstone()),
+    row("a b", file("space sorts before the slash")),
+    row("a-b", file("so does the dash")),
+    row("a0", file("zero sorts after the slash")),
+    row("b", file("b")),
+]
+
+
+async def test_held_finds_what_is_there_and_leaves_out_what_is_not(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record(TREE)
+    found = await index.held([RelPath("a/b/c"), RelPath("nowhere"), RelPath("a/gone")])
+    assert set(found) == {"a/b/c", "a/gone"}
+    assert found[RelPath("a/b/c")] == (file("c"), fingerprint_of(file("c")), 3)
+    assert found[RelPath("a/gone")].fingerprint is None
+    assert await index.held([]) == {}
+
+
+async def test_names_that_look_like_syntax_are_only_names(index: SqliteFolderIndex) -> None:
+    names = ["it's", 'say "hi"', "100%", "back\\slash", "new\nline", "\x01", "[a]", "ä", "😀", "*"]
+    await index.record([row(name, file(name)) for name in names])
+    for name in names:
+        assert set(await index.held([RelPath(name)])) == {name}
+
+
+async def test_a_name_is_found_in_its_own_spelling_alone(index: SqliteFolderIndex) -> None:
+    await index.record([row("Straße", file("a")), row("é", file("b"))])
+    assert await index.held([RelPath("straße"), RelPath("e\u0301")]) == {}
+
+
+async def test_under_a_directory_is_all_that_lives_below_it(index: SqliteFolderIndex) -> None:
+    await index.record(TREE)
+    assert paths(await index.held_under(RelPath("a"))) == ["a/b", "a/b/c", "a/d"]
+    assert paths(await index.held_under(RelPath("a/b"))) == ["a/b/c"]
+    assert await index.held_under(RelPath("b")) == []
+
+
+async def test_fingerprints_are_of_what_lives_at_and_below_a_path(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record(TREE)
+    assert set(await index.fingerprints()) == {row.path for row in TREE if row.entry.is_live}
+    assert set(await index.fingerprints(RelPath("a"))) == {"a", "a/b", "a/b/c", "a/d"}
+    assert set(await index.fingerprints(RelPath("b"))) == {"b"}
+    assert await index.fingerprints(RelPath("a/gone")) == {}
+    assert (await index.fingerprints())[RelPath("b")] == fingerprint_of(file("b"))
+
+
+async def test_refreshing_replaces_fingerprints_and_nothing_else(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record([row("a", file("a")), row("gone", tombstone())])
+    before = await index.entries_after(0, 10)
+    fresh = fingerprint_of(file("a"), inode=(1 << 64) - 1)
+    assert fresh is not None
+    await index.refresh([(RelPath("a"), fresh), (RelPath("gone"), fresh), (RelPath("no"), fresh)])
+    assert await index.fingerprints() == {RelPath("a"): fresh}
+    assert await index.entries_after(0, 10) == before
+    assert index.sequence == 2
+    assert (await index.held([RelPath("gone")]))[RelPath("gone")].fingerprint is None
+
+
+async def test_entries_after_a_sequence_are_in_order_and_include_tombstones(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record(TREE)
+    assert [number for number, _, _ in await index.entries_after(4, 3)] == [5, 6, 7]
+    assert (await index.entries_after(4, 1))[0] == (5, RelPath("a/gone"), tombstone())
+    assert await index.entries_after(len(TREE), 3) == []
+
+
+async def test_tombstones_are_dropped_up_to_a_sequence(index: SqliteFolderIndex) -> None:
+    await index.record([row("a", file("a")), *(row(name, tombstone()) for name in "bcd")])
+    assert await index.drop_tombstones(3) == 2
+    assert {path for _, path, _ in await index.entries_after(0, 10)} == {"a", "d"}
+    assert await index.drop_tombstones(3) == 0
+
+
+async def test_a_tombstone_stays_while_its_path_is_offered(index: SqliteFolderIndex) -> None:
+    await index.record([row("a", tombstone()), row("b", tombstone())])
+    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
+    assert await index.drop_tombstones(2) == 1
+    assert set(await index.held([RelPath("a"), RelPath("b")])) == {"a"}
+    await index.settle([(RelPath("a"), ANNA)])
+    assert await index.drop_tombstones(2) == 1
+
+
+async def test_conflicts_are_the_copies_that_live(index: SqliteFolderIndex) -> None:
+    copy = file("copy", copy_of="a")
+    gone = msgspec.structs.replace(tombstone(), copy_of="a")
+    await index.record([row("z", copy), row("a", file("a")), row("b", copy), row("c", gone)])
+    assert paths(await index.conflicts()) == ["b", "z"]
+    assert (await index.counts()).conflicts == 2
+
+
+# --- digest -------------------------------------------------------------------------------------
+
+
+async def test_the_digest_does_not_depend_on_order_or_history(index: SqliteFolderIndex) -> None:
+    await index.record(TREE)
+    first = await index.digest()
+    await index.record([row("b", file("other")), row("gone too", tombstone())])
+    assert await index.digest() != first
+    await index.record(list(reversed(TREE)))
+    assert await index.digest() == first
+
+
+async def test_the_digest_sees_path_kind_content_and_executable_alone(
+    index: SqliteFolderIndex,
+) -> None:
+    async def digest_of(name: str, entry: object) -> bytes:
+        await index.record([row("only", tombstone()), row("other", tombstone())])
+        await index.record([Row(RelPath(name), entry, None)])  # type: ignore[arg-type]
+        return await index.digest()
+
+    plain = file("a")
+    same = msgspec.structs.replace(file("a", replica=9, counter=9), mtime_ns=5)
+    assert await digest_of("only", same) == await digest_of("only", plain)
+    others = [
+        ("other", plain),
+        ("only", file("b")),
+        ("only", msgspec.structs.replace(plain, executable=True)),
+        ("only", msgspec.structs.replace(plain, kind=Kind.SYMLINK)),
+    ]
+    digests = {await digest_of(name, entry) for name, entry in others}
+    assert len(digests | {await digest_of("only", plain)}) == 5
+
+
+async def test_two_equal_files_do_not_cancel_out(index: SqliteFolderIndex) -> None:
+    await index.record([row("a", file("same"))])
+    one = await index.digest()
+    await index.record([row("b", file("same"))])
+    assert await index.digest() not in (one, bytes(32))
+
+
+async def test_the_digest_is_what_devices_of_released_versions_compute(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record([row("a", directory()), row("a/b", file("b"))])
+    assert (await index.digest()).hex() == (
+        "94aa8c4469ea5e96fed18877462e61013da2b64ab1f65456025515293746cb0a"
+    )

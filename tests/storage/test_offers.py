@@ -1,0 +1,180 @@
+import msgspec
+
+from p2psync.core.entry import SINGLE_CHUNK_MAX
+from p2psync.core.relpath import RelPath
+from p2psync.ports import Cursor, Offer
+from p2psync.storage.folder_index import SqliteFolderIndex
+from tests.storage.builders import ANNA, BERT, directory, file, row, tombstone
+
+BIG = SINGLE_CHUNK_MAX + 1
+
+
+async def offered(index: SqliteFolderIndex, *paths: str) -> None:
+    """Anna offers these files, in this order."""
+    offers = [(number, RelPath(path), file(path)) for number, path in enumerate(paths, start=1)]
+    await index.receive(ANNA, Cursor(1, len(offers)), offers)
+
+
+async def live(
+    index: SqliteFolderIndex, *, limit: int = 100, skip: tuple[str, ...] = ()
+) -> list[str]:
+    skipped = [RelPath(path) for path in skip]
+    wanted = await index.wanted(limit=limit, tombstones=False, skip=skipped)
+    return [found.path for found in wanted]
+
+
+async def deleted(index: SqliteFolderIndex, *, limit: int = 100) -> list[str]:
+    return [found.path for found in await index.wanted(limit=limit, tombstones=True)]
+
+
+async def test_offers_of_several_peers_meet_at_a_path_with_what_is_held(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record([row("a", file("held"))])
+    await index.receive(ANNA, Cursor(1, 7), [(7, RelPath("a"), file("anna"))])
+    await index.receive(
+        BERT, Cursor(2, 9), [(8, RelPath("a"), tombstone()), (9, RelPath("b"), file("b"))]
+    )
+    first, second = await index.wanted(limit=10, tombstones=False)
+    assert first.path == "a"
+    assert first.held == (await index.held([RelPath("a")]))[RelPath("a")]
+    assert first.offers == (Offer(ANNA, 7, file("anna")), Offer(BERT, 8, tombstone()))
+    assert second == (RelPath("b"), None, (Offer(BERT, 9, file("b")),))
+
+
+async def test_a_later_offer_replaces_the_peers_earlier_one(index: SqliteFolderIndex) -> None:
+    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("one"))])
+    await index.receive(ANNA, Cursor(1, 2), [(2, RelPath("a"), file("two"))])
+    (found,) = await index.wanted(limit=10, tombstones=False)
+    assert found.offers == (Offer(ANNA, 2, file("two")),)
+
+
+async def test_parents_come_before_children_and_small_files_before_big_ones(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.receive(
+        ANNA,
+        Cursor(1, 7),
+        [
+            (1, RelPath("d/e/small"), file("1")),
+            (2, RelPath("huge"), file("2", size=BIG * 8)),
+            (3, RelPath("big"), file("3", size=BIG)),
+            (4, RelPath("small"), file("4", size=SINGLE_CHUNK_MAX)),
+            (5, RelPath("d/e"), directory()),
+            (6, RelPath("d"), directory()),
+            (7, RelPath("empty"), file("7", size=0)),
+        ],
+    )
+    assert await live(index) == ["small", "d", "empty", "big", "huge", "d/e", "d/e/small"]
+    assert await live(index, limit=2) == ["small", "d"]
+
+
+async def test_a_path_is_listed_once_though_offers_of_it_differ_in_size(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("a", size=BIG * 8))])
+    await index.receive(
+        BERT, Cursor(1, 2), [(1, RelPath("b"), file("b", size=BIG)), (2, RelPath("a"), file("c"))]
+    )
+    assert await live(index) == ["a", "b"]
+    assert await live(index, limit=1) == ["a"]
+
+
+async def test_skipped_paths_make_room_for_others(index: SqliteFolderIndex) -> None:
+    await offered(index, "a", "b", "c")
+    assert await live(index, limit=2, skip=("a", "unheard of")) == ["b", "c"]
+    assert await live(index, skip=("a", "b", "c")) == []
+
+
+async def test_tombstones_come_deepest_first_and_only_where_nothing_lives(
+    index: SqliteFolderIndex,
+) -> None:
+    gone = ["d", "d/e", "d/e/f", "x/y"]
+    offers = [(number, RelPath(path), tombstone()) for number, path in enumerate(gone, start=1)]
+    await index.receive(ANNA, Cursor(1, 4), offers)
+    await index.receive(
+        BERT, Cursor(1, 2), [(1, RelPath("d/e"), tombstone()), (2, RelPath("x/y"), file("y"))]
+    )
+    assert await deleted(index) == ["d/e/f", "d/e", "d"]
+    assert await deleted(index, limit=1) == ["d/e/f"]
+    assert await live(index) == ["x/y"]
+    skipped = await index.wanted(limit=9, tombstones=True, skip=[RelPath("d/e/f")])
+    assert [found.path for found in skipped] == ["d/e", "d"]
+    assert [len(found.offers) for found in skipped] == [2, 1]
+
+
+async def test_settling_drops_one_peers_offer_alone(index: SqliteFolderIndex) -> None:
+    for peer in (ANNA, BERT):
+        await index.receive(peer, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
+    await index.settle([(RelPath("a"), ANNA), (RelPath("unheard of"), ANNA)])
+    (found,) = await index.wanted(limit=9, tombstones=False)
+    assert [offer.peer for offer in found.offers] == [BERT]
+    await index.settle([(RelPath("a"), BERT)])
+    assert await live(index) == []
+
+
+async def test_seen_paths_lose_the_peers_offer(index: SqliteFolderIndex) -> None:
+    await offered(index, "a", "b")
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
+    await index.receive(ANNA, Cursor(1, 3), [(3, RelPath("c"), file("c"))], seen=[RelPath("a")])
+    assert await live(index) == ["b", "a", "c"]
+    (found, *_) = await index.wanted(limit=9, tombstones=False, skip=[RelPath("b")])
+    assert [offer.peer for offer in found.offers] == [BERT]
+
+
+async def test_cursors_and_acknowledgements_are_kept_apart(index: SqliteFolderIndex) -> None:
+    assert await index.cursor(ANNA) == Cursor(0, 0)
+    assert await index.acknowledged(ANNA) == Cursor(0, 0)
+    await index.receive(ANNA, Cursor(5, 6), [])
+    await index.set_acknowledged(ANNA, Cursor(7, 8))
+    await index.set_acknowledged(BERT, Cursor(9, 10))
+    assert await index.cursor(ANNA) == Cursor(5, 6)
+    assert await index.acknowledged(ANNA) == Cursor(7, 8)
+    assert await index.cursor(BERT) == Cursor(0, 0)
+    assert await index.acknowledged(BERT) == Cursor(9, 10)
+
+
+async def test_applied_stops_before_the_first_unsettled_offer(index: SqliteFolderIndex) -> None:
+    assert await index.applied(ANNA) == 0
+    await index.receive(
+        ANNA, Cursor(1, 9), [(4, RelPath("a"), file("a")), (6, RelPath("b"), file("b"))]
+    )
+    assert await index.applied(ANNA) == 3
+    await index.settle([(RelPath("a"), ANNA)])
+    assert await index.applied(ANNA) == 5
+    await index.settle([(RelPath("b"), ANNA)])
+    assert await index.applied(ANNA) == 9
+
+
+async def test_resetting_a_peer_keeps_what_it_acknowledged(index: SqliteFolderIndex) -> None:
+    await offered(index, "a")
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))])
+    await index.set_acknowledged(ANNA, Cursor(7, 8))
+    await index.reset_peer(ANNA)
+    assert await index.cursor(ANNA) == Cursor(0, 0)
+    assert await index.acknowledged(ANNA) == Cursor(7, 8)
+    assert await live(index) == ["b"]
+    assert (await index.counts()).need_files == 1
+
+
+async def test_a_forgotten_peer_leaves_nothing(index: SqliteFolderIndex) -> None:
+    await offered(index, "a")
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))])
+    await index.set_acknowledged(ANNA, Cursor(7, 8))
+    await index.forget_peer(ANNA)
+    assert await index.cursor(ANNA) == Cursor(0, 0)
+    assert await index.acknowledged(ANNA) == Cursor(0, 0)
+    assert await live(index) == ["b"]
+    assert (await index.counts()).need_files == 1
+
+
+async def test_sizes_that_add_up_to_more_than_a_column_holds_break_nothing(
+    index: SqliteFolderIndex,
+) -> None:
+    absurd = msgspec.structs.replace(file("a"), size=(1 << 64) - 1)
+    offers = [(number, RelPath(str(number)), absurd) for number in range(1, 10_000)]
+    await index.receive(ANNA, Cursor(1, len(offers)), offers)
+    await index.reset_peer(BERT)
+    assert (await index.counts()).need_files == len(offers)
+    (found,) = await index.wanted(limit=1, tombstones=False)
+    assert found.offers[0].entry == absurd
