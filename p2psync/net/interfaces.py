@@ -67,12 +67,13 @@ def list_interfaces() -> tuple[Interface, ...]:
         ipv6 = [IPv6Address(ip.ip[0]) for ip in adapter.ips if isinstance(ip.ip, tuple)]
         if not flags & _IFF_UP or not flags & _IFF_RUNNING or not (ipv4 or ipv6):
             continue
-        loopback = any(ip.is_loopback for ip in (*(one.ip for one in ipv4), *ipv6))
         interfaces.append(
             Interface(
                 name=adapter.name,
                 index=adapter.index or 0,
-                is_loopback=loopback or bool(flags & _IFF_LOOPBACK),
+                is_loopback=bool(flags & _IFF_LOOPBACK)
+                or any(one.ip.is_loopback for one in ipv4)
+                or any(one.is_loopback for one in ipv6),
                 is_point_to_point=bool(flags & _IFF_POINTOPOINT),
                 ipv4=tuple(sorted(ipv4)),
                 ipv6=tuple(sorted(ipv6)),

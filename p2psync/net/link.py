@@ -1,31 +1,29 @@
 """The link: an authenticated, encrypted byte stream between two devices over one TCP connection.
 
 TLS runs through `ssl.MemoryBIO` over raw reads of 256 KiB: asyncio's own TLS transport reaches
-less than half of the throughput. The socket is read and written here when it is ready, instead of
-through `loop.sock_recv` and friends: those lose received bytes when they are cancelled at the wrong
-moment, and leave a dangling reader behind when the socket is closed under them.
+less than half of the throughput.
 """
 
 import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
-from p2psync.core.ids import DeviceID, short_device_id
+from p2psync.core.ids import DeviceID
 from p2psync.errors import P2psyncError
-from p2psync.net import tls
+from p2psync.net.tcp import TcpStream, format_address
+from p2psync.net.tls import ALPN, pinned_peer
 
 _READ_SIZE = 256 * 1024
 """Bytes asked of the socket at once, and the room for what they decrypt to."""
 _SLICE = 256 * 1024
 """Bytes encrypted at once: some 0.2 ms of the event loop's time."""
 _RECORD = 16 * 1024
-"""The most plaintext one TLS record holds; shorter buffers are joined up to it."""
+"""The most plaintext that one TLS record holds; shorter buffers are joined."""
 _MAX_UNASKED = 64 * 1024
 """Bytes of TLS's own replies that may wait for the next send; only a hostile peer causes more."""
-_DRAIN_READS = 64
 _CLOSE_SECONDS = 1.0
 _WELCOME = b"\x01"
 
@@ -73,103 +71,6 @@ class LinkClosedError(LinkError):
     """The link ended without the peer's goodbye, or was closed on this side."""
 
 
-def format_address(address: tuple[Any, ...]) -> str:
-    """A socket address as people write it: `192.0.2.1:4711`, `[2001:db8::1]:4711`."""
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Wire:
-    """A connected TCP socket. Waits are cancelled without loss, and `close` ends them at once."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._loop = asyncio.get_running_loop()
-        self._reading: asyncio.Future[None] | None = None
-        self._writing: asyncio.Future[None] | None = None
-        self._deaf = False
-        self._closed = False
-        sock.setblocking(False)
-
-    async def receive_into(self, buffer: memoryview) -> int:
-        """At least one byte, or 0 at the end of the stream. Raises OSError.
-
-        At most one task at a time.
-        """
-        while True:
-            if self._deaf:
-                raise ConnectionAbortedError("closed on this side")
-            with contextlib.suppress(BlockingIOError, InterruptedError):
-                return self._sock.recv_into(buffer)
-            if self._reading is not None:
-                raise RuntimeError("two tasks receive from one link")
-            self._reading = ready = self._loop.create_future()
-            self._loop.add_reader(self._sock, _wake, ready)
-            try:
-                await ready
-            finally:
-                self._reading = None
-                if not self._closed:
-                    self._loop.remove_reader(self._sock)
-
-    async def send_all(self, data: bytes) -> None:
-        """Hand all of `data` to the kernel. Raises OSError. At most one task at a time."""
-        rest = memoryview(data)
-        while rest:
-            if self._closed:
-                raise ConnectionAbortedError("closed on this side")
-            try:
-                rest = rest[self._sock.send(rest) :]
-                continue
-            except (BlockingIOError, InterruptedError):
-                pass
-            self._writing = ready = self._loop.create_future()
-            self._loop.add_writer(self._sock, _wake, ready)
-            try:
-                await ready
-            finally:
-                self._writing = None
-                if not self._closed:
-                    self._loop.remove_writer(self._sock)
-
-    def send_now(self, data: bytes) -> None:
-        """Hand over what the kernel takes at once; the rest is lost."""
-        with contextlib.suppress(OSError):
-            self._sock.send(data)
-
-    def end_receiving(self) -> None:
-        self._deaf = True
-        _wake(self._reading)
-
-    def shut_down(self) -> None:
-        """Tell the peer that no more comes, without closing the descriptor."""
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Close the socket; waiting tasks end with ConnectionAbortedError. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        self._loop.remove_reader(self._sock)
-        self._loop.remove_writer(self._sock)
-        self.end_receiving()
-        _wake(self._writing)
-        # Closing a socket that holds unread bytes resets the connection, and the reset can
-        # overtake our last words: read them away first.
-        scratch = bytearray(_RECORD)
-        with contextlib.suppress(OSError):
-            for _ in range(_DRAIN_READS):
-                if not self._sock.recv_into(scratch):
-                    break
-        self._sock.close()
-
-
-def _wake(ready: "asyncio.Future[None] | None") -> None:
-    if ready is not None and not ready.done():
-        ready.set_result(None)
-
-
 class TlsLink:
     """The stream to one authenticated peer; made by `handshake`, ended by `close`.
 
@@ -179,7 +80,7 @@ class TlsLink:
 
     def __init__(
         self,
-        wire: _Wire,
+        wire: TcpStream,
         stream: ssl.SSLObject,
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
@@ -200,8 +101,24 @@ class TlsLink:
         self._raw = memoryview(bytearray(_READ_SIZE))
         self._sending = asyncio.Lock()
         self._broken = False
+        self._ended = False
         self._closing = False
         self._closed = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has done its work."""
+        return self._closed.is_set()
+
+    @property
+    def bytes_received(self) -> int:
+        """Off the network so far, encryption included."""
+        return self._wire.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        """Handed to the network so far, encryption included."""
+        return self._wire.bytes_sent
 
     async def receive(self) -> bytes | bytearray:
         """The next bytes, at most 256 KiB; empty when the peer ended the stream properly.
@@ -230,7 +147,8 @@ class TlsLink:
         size = 0
         with memoryview(plaintext) as view, contextlib.suppress(ssl.SSLWantReadError):
             while size < len(view) and not self._ended:
-                count = self._stream.read(len(view) - size, view[size:])  # type: ignore[arg-type]
+                # Given a buffer it returns a count, which its type does not tell.
+                count = cast(int, self._stream.read(len(view) - size, view[size:]))
                 size += count
                 self._ended = not count
         del plaintext[size:]
@@ -247,7 +165,9 @@ class TlsLink:
         async with self._sending:
             try:
                 for piece in _pieces(data):
-                    if self._broken or self._closing:
+                    if self._broken:
+                        raise ConnectionAbortedError("an earlier message was cut short")
+                    if self._closing:
                         raise ConnectionAbortedError("closed on this side")
                     # Replies that TLS itself owes the peer since the last send go out with it.
                     self._stream.write(piece)
@@ -277,32 +197,41 @@ class TlsLink:
                     with contextlib.suppress(ssl.SSLError):
                         self._stream.unwrap()
                     await self._wire.send_all(self._outgoing.read())
-        except (TimeoutError, OSError):
+        except OSError:  # TimeoutError too: the peer does not listen
             pass
         finally:
             self._wire.close()
             self._closed.set()
 
     def _lost(self, error: OSError) -> LinkClosedError:
-        reason = error.strerror or str(error)
-        return LinkClosedError(f"The link to {self.remote_address} ended: {reason}.")
+        if self._closing:
+            return LinkClosedError(f"The link to {self.remote_address} was closed on this side.")
+        if isinstance(error, ssl.SSLError):
+            reason = f"what came was not what the peer encrypted ({error.reason})"
+        else:
+            reason = error.strerror or str(error)
+        return LinkClosedError(
+            f"The link to {self.remote_address} ended: {reason}. "
+            "Check that the device is on and can be reached."
+        )
 
 
 def _pieces(data: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The same bytes in the same order: short buffers joined to a record, long ones sliced."""
-    short: list[bytes | memoryview] = []
+    """The same bytes in the same order, in pieces of at most 256 KiB: short buffers are joined."""
+    short: list[memoryview] = []
     size = 0
     for buffer in data:
         view = memoryview(buffer).cast("B")
-        if size and size + len(view) > _RECORD:
+        joins = len(view) < _RECORD
+        if size and (not joins or size + len(view) > _SLICE):
             yield b"".join(short)
             short, size = [], 0
-        if len(view) > _RECORD:
-            for at in range(0, len(view), _SLICE):
-                yield view[at : at + _SLICE]
-        elif view:
+        if joins:
             short.append(view)
             size += len(view)
+        else:
+            for at in range(0, len(view), _SLICE):
+                yield view[at : at + _SLICE]
     if size:
         yield b"".join(short)
 
@@ -317,43 +246,122 @@ async def handshake(
 ) -> TlsLink:
     """Authenticate both sides over a connected TCP socket, within `timeout` seconds.
 
-    Takes the socket over: it is closed unless a link is returned. In TLS 1.3 a client believes
-    itself connected before the server has judged its certificate; so the server's first byte is a
-    welcome, and the client waits for it.
+    Only a peer that `pinned` (device to certificate in DER) holds when the handshake ends is
+    accepted. Takes the socket over: it is closed unless a link is returned. In TLS 1.3 a client
+    believes itself connected before the server has judged its certificate; so the server's first
+    byte is a welcome, and the client waits for it.
 
-    Raises LinkRefusedError when a side does not accept the other, LinkError when time ran out,
-    LinkClosedError when the connection was lost.
+    Raises LinkRefusedError when a side does not accept the other, LinkClosedError when the
+    connection was lost, LinkError when time ran out.
     """
-    wire = _Wire(sock)
+    wire = TcpStream(sock)
     try:
-        _keep_lively(sock)
-        remote = format_address(sock.getpeername())
-        local = format_address(sock.getsockname())
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        stream = context.wrap_bio(incoming, outgoing, server_side=server_side)
-        attempt = _Handshake(wire, stream, incoming, outgoing)
-        async with asyncio.timeout(timeout):
-            peer, certificate = await attempt.run(pinned, server_side=server_side, address=remote)
-    except TimeoutError as error:
-        wire.close()
-        raise LinkError(
-            f"The device at {remote} did not finish the handshake within {timeout:g} s. Try again."
-        ) from error
+        remote, local = format_address(sock.getpeername()), format_address(sock.getsockname())
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError as error:
         wire.close()
-        if isinstance(error, LinkError):
-            raise
-        raise LinkClosedError(f"The connection was lost: {error.strerror or error}.") from error
-    except BaseException:
+        raise LinkClosedError(
+            "The other side ended the connection as soon as it was made. Try again."
+        ) from error
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    stream = context.wrap_bio(incoming, outgoing, server_side=server_side)
+    attempt = _Handshake(wire, stream, incoming, outgoing, remote)
+    try:
+        async with asyncio.timeout(timeout):
+            await attempt.negotiate()
+            peer = attempt.check(pinned)
+            await (attempt.welcome() if server_side else attempt.await_welcome())
+    except BaseException as error:
         wire.close()
+        if isinstance(error, TimeoutError):
+            raise LinkError(
+                f"The device at {remote} did not finish the handshake within {timeout:g} s. "
+                "Check the connection to it, and try again."
+            ) from error
         raise
+    device, certificate = peer
     return TlsLink(
         wire,
         stream,
         incoming,
         outgoing,
-        peer=peer,
+        peer=device,
         peer_certificate=certificate,
         remote_address=remote,
         local_address=local,
     )
+
+
+class _Handshake:
+    """The steps of `handshake`, each of which raises a LinkError that tells what went wrong."""
+
+    def __init__(
+        self,
+        wire: TcpStream,
+        stream: ssl.SSLObject,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        remote: str,
+    ) -> None:
+        self._wire = wire
+        self._stream = stream
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._remote = remote
+        self._raw = memoryview(bytearray(_RECORD))
+
+    async def negotiate(self) -> None:
+        """Run TLS up to our own last flight, which stays unsent."""
+        try:
+            while True:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    self._stream.do_handshake()
+                    return
+                await self._exchange()
+        except OSError as error:
+            raise self._failure(error, otherwise=_LOST) from error
+
+    def check(self, pinned: Mapping[DeviceID, bytes]) -> tuple[DeviceID, bytes]:
+        """The device at the other end. A client has not yet shown who it is when this raises."""
+        if self._stream.selected_alpn_protocol() != ALPN:
+            raise LinkRefusedError(_FOREIGN.format(address=self._remote))
+        peer = pinned_peer(self._stream, pinned)
+        if peer is None:
+            raise LinkRefusedError(_REFUSED_HERE.format(address=self._remote))
+        return peer
+
+    async def welcome(self) -> None:
+        try:
+            self._stream.write(_WELCOME)
+            await self._wire.send_all(self._outgoing.read())
+        except OSError as error:
+            raise self._failure(error, otherwise=_LOST) from error
+
+    async def await_welcome(self) -> None:
+        try:
+            while True:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    word = self._stream.read(1)
+                    break
+                await self._exchange()
+        except OSError as error:
+            raise self._failure(error, otherwise=_REFUSED_THERE) from error
+        if word != _WELCOME:
+            raise LinkRefusedError(_REFUSED_THERE.format(address=self._remote))
+
+    async def _exchange(self) -> None:
+        await self._wire.send_all(self._outgoing.read())
+        count = await self._wire.receive_into(self._raw)
+        if not count:
+            raise ConnectionResetError("ended by the other side")
+        self._incoming.write(self._raw[:count])
+
+    def _failure(self, error: OSError, *, otherwise: str) -> LinkError:
+        if not isinstance(error, ssl.SSLError):
+            kind = LinkClosedError if otherwise is _LOST else LinkRefusedError
+            return kind(otherwise.format(address=self._remote))
+        # The alert that tells the other side why.
+        self._wire.send_now(self._outgoing.read())
+        sentence = _SENTENCES.get(error.reason or "", _FOREIGN)
+        return LinkRefusedError(sentence.format(address=self._remote))

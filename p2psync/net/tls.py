@@ -1,5 +1,6 @@
-"""Mutual TLS 1.3 among pinned certificates: the contexts, and the check that follows a handshake."""
+"""Mutual TLS 1.3 among pinned certificates: the contexts, and the check after a handshake."""
 
+import contextlib
 import ssl
 from collections.abc import Collection, Mapping
 
@@ -13,8 +14,8 @@ ALPN = "p2psync/1"
 def server_context(identity_files: IdentityFiles, peers: Collection[bytes]) -> ssl.SSLContext:
     """A context for accepted connections that trusts exactly the certificates `peers` (DER).
 
-    With no peers it refuses everybody. Raises ConfigError when the identity cannot be loaded, and
-    ssl.SSLError when one of `peers` is not a certificate.
+    With no peers it refuses everybody; a peer's certificate that OpenSSL cannot read is left out.
+    Raises ConfigError when the identity cannot be loaded.
     """
     context = _context(ssl.PROTOCOL_TLS_SERVER, identity_files, peers)
     # A resumed session would skip the certificates, and with them a removal since.
@@ -64,6 +65,8 @@ def _context(
             f"The identity of this device ({identity_files.certificate}, {identity_files.key}) "
             f"cannot be loaded: {error.strerror or error}. Restore both files, then start again."
         ) from error
-    if peers:
-        context.load_verify_locations(cadata=b"".join(peers))
+    for certificate in peers:
+        # One by one: a certificate that some member made unreadable must not keep out the others.
+        with contextlib.suppress(ssl.SSLError, ValueError):
+            context.load_verify_locations(cadata=certificate)
     return context

@@ -1,0 +1,313 @@
+"""The endpoint: listens and dials for this device, and hands out links to paired devices only."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from p2psync.core.ids import DeviceID, short_device_id
+from p2psync.errors import ConfigError
+from p2psync.net.identity import Identity, IdentityFiles, device_of_certificate
+from p2psync.net.link import LinkError, LinkRefusedError, TlsLink, handshake
+from p2psync.net.tcp import format_address, wait_readable
+from p2psync.net.tls import client_context, server_context
+
+_HANDSHAKES = 64
+"""Handshakes under way at once: strangers can hold no more descriptors than this."""
+_HANDSHAKES_PER_ADDRESS = 8
+_BACKLOG = 128
+_ACCEPT_PAUSE = 0.2
+"""Seconds without accepting when the process has run out of descriptors or memory."""
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+
+_log = logging.getLogger(__name__)
+
+_Found = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
+
+
+class Endpoint:
+    """Where this device meets its peers. `start`, then `set_peers` as the roster changes, `stop`.
+
+    `on_link` is awaited for every accepted link, in a task of its own, and owns the link from then
+    on; if it raises, the link is closed. `on_refused` is told the address of every connection that
+    was turned away, and a sentence why. `listen` holds (host, port) pairs; port 0 takes a free
+    port, the same one for all hosts where possible; "::" means IPv6 alone, and is passed over
+    where the machine has none, unless it is the only one.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        home: Path,
+        *,
+        listen: Sequence[tuple[str, int]],
+        on_link: Callable[[TlsLink], Awaitable[None]],
+        on_refused: Callable[[str, str], None],
+        handshake_timeout: float = 10.0,
+    ) -> None:
+        self._device = identity.device
+        self._files = IdentityFiles.in_home(home)
+        self._listen = listen
+        self._on_link = on_link
+        self._on_refused = on_refused
+        self._handshake_timeout = handshake_timeout
+        self._peers: Mapping[DeviceID, bytes] = {}
+        self._server_context = server_context(self._files, ())
+        self._client_context = client_context(self._files, ())
+        self._listeners: list[socket.socket] = []
+        self._runner: asyncio.Task[None] | None = None
+        self._opening: dict[socket.socket, str] = {}
+        """Accepted sockets whose handshake is under way, with the host they came from."""
+        self._links: set[TlsLink] = set()
+        """Every link made here that may still be open."""
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """(host, port) of every listening socket, with the ports really bound."""
+        names = (listener.getsockname() for listener in self._listeners)
+        return [(name[0], name[1]) for name in names]
+
+    def set_peers(self, peers: Mapping[DeviceID, bytes]) -> None:
+        """Accept exactly these devices, by certificate (DER), in every handshake that ends later.
+
+        Links that exist are left alone. A certificate that does not name its device is left out
+        and logged. Raises ConfigError when the identity cannot be loaded from the home.
+        """
+        # First of all: whatever fails below, who is no longer a peer is refused from here on.
+        self._peers = {
+            device: certificate
+            for device, certificate in peers.items()
+            if device != self._device and _names(certificate, device)
+        }
+        server = server_context(self._files, self._peers.values())
+        client = client_context(self._files, self._peers.values())
+        self._server_context, self._client_context = server, client
+
+    async def start(self) -> None:
+        """Bind, and accept from now on. Raises ConfigError when an address cannot be bound."""
+        try:
+            for host, port in self._listen:
+                await self._bind(host, port)
+        except BaseException:
+            self._close_listeners()
+            raise
+        self._runner = asyncio.create_task(self._run(), name="endpoint")
+
+    async def stop(self) -> None:
+        """Stop listening, end every task and close every link that came from here. Idempotent."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
+            self._runner = None
+        self._close_listeners()
+        for sock in self._opening:
+            # Its task was ended before it began.
+            sock.close()
+        self._opening.clear()
+        async with asyncio.TaskGroup() as closing:
+            for link in self._links:
+                closing.create_task(link.close())
+        self._links = set()
+
+    async def dial(
+        self,
+        host: str,
+        port: int,
+        *,
+        expect: DeviceID | None,
+        timeout: float,  # noqa: ASYNC109 - one bound for look-up, connection and handshake
+    ) -> TlsLink:
+        """A link to the paired device at this address, owned by the caller, within `timeout` s.
+
+        `expect` names the one device that will do; to any other this one does not show itself.
+        Raises LinkRefusedError when a side does not accept the other, and LinkError for the rest.
+        """
+        if expect is not None and expect not in self._peers:
+            raise LinkRefusedError(
+                f"Device {short_device_id(expect)} is not paired with this one. "
+                "Pair them: `p2psync pair new` on one, `p2psync pair join` on the other."
+            )
+        address = format_address((host, port))
+        try:
+            async with asyncio.timeout(timeout):
+                sock = await _connect(host, port)
+                link = await handshake(
+                    sock,
+                    self._client_context,
+                    server_side=False,
+                    pinned=self._peers if expect is None else {expect: self._peers[expect]},
+                    timeout=timeout,
+                )
+        except TimeoutError as error:
+            raise LinkError(
+                f"No device answered at {address} within {timeout:g} s. "
+                "Check the address, and that the device is on and can be reached."
+            ) from error
+        await self._admit(link)
+        return link
+
+    async def _admit(self, link: TlsLink) -> None:
+        """Judge a finished handshake by the peers of now: they may have changed under way."""
+        self._links = {link} | {known for known in self._links if not known.closed}
+        if self._peers.get(link.peer) != link.peer_certificate:
+            await link.close()
+            raise LinkRefusedError(
+                f"Device {short_device_id(link.peer)} at {link.remote_address} was removed."
+            )
+
+    async def _bind(self, host: str, port: int) -> None:
+        try:
+            found = await _look_up(host, port, flags=socket.AI_PASSIVE)
+            for family, kind, protocol, _, address in found:
+                self._listeners.append(self._listener(family, kind, protocol, address))
+        except OSError as error:
+            if host == "::" and len(self._listen) > 1 and error.errno in _NO_SUCH_FAMILY:
+                return
+            taken = error.errno == errno.EADDRINUSE
+            reason = "another program already does" if taken else error.strerror
+            raise ConfigError(
+                f"This device cannot listen on {format_address((host, port))}: {reason}. "
+                "Choose another listen address, or free this one, and start again."
+            ) from error
+
+    def _listener(
+        self, family: int, kind: int, protocol: int, address: tuple[Any, ...]
+    ) -> socket.socket:
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setblocking(False)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                # Leaves the same port of IPv4 to a listener of its own.
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            host, port, *scope = address
+            # Sightings carry one port for all addresses of a device.
+            shared = next((bound for _, bound in self.addresses), 0) if port == 0 else port
+            try:
+                listener.bind((host, shared, *scope))
+            except OSError as error:
+                if shared == port or error.errno != errno.EADDRINUSE:
+                    raise
+                listener.bind(address)
+            listener.listen(_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for listener in self._listeners:
+                tasks.create_task(self._accept(listener, tasks), name="endpoint accept")
+
+    async def _accept(self, listener: socket.socket, tasks: asyncio.TaskGroup) -> None:
+        while True:
+            await wait_readable(listener)
+            try:
+                sock, name = listener.accept()
+            except OSError as error:
+                # Anything else concerns the one connection, which is gone.
+                if error.errno in _EXHAUSTED:
+                    _log.warning("Cannot accept a connection: %s.", error.strerror)
+                    await asyncio.sleep(_ACCEPT_PAUSE)
+                continue
+            from_there = sum(host == name[0] for host in self._opening.values())
+            if len(self._opening) >= _HANDSHAKES or from_there >= _HANDSHAKES_PER_ADDRESS:
+                sock.close()
+                self._tell_refused(name, "Too many connections were being opened at once.")
+                continue
+            self._opening[sock] = name[0]
+            tasks.create_task(self._serve(sock, name), name="endpoint link")
+
+    async def _serve(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
+        """One accepted connection, from handshake to hand-over. Raises nothing."""
+        try:
+            try:
+                link = await handshake(
+                    sock,
+                    self._server_context,
+                    server_side=True,
+                    pinned=self._peers,
+                    timeout=self._handshake_timeout,
+                )
+            finally:
+                del self._opening[sock]
+            await self._admit(link)
+        except LinkError as error:
+            self._tell_refused(name, str(error))
+            return
+        except Exception:
+            _log.exception("A connection from %s failed.", format_address(name))
+            return
+        try:
+            await self._on_link(link)
+        except Exception:
+            _log.exception("A link from %s failed.", link.remote_address)
+            await link.close()
+
+    def _tell_refused(self, name: tuple[Any, ...], reason: str) -> None:
+        try:
+            self._on_refused(format_address(name), reason)
+        except Exception:
+            _log.exception("Nobody could be told that %s was refused.", format_address(name))
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+
+def _names(certificate: bytes, device: DeviceID) -> bool:
+    try:
+        if device_of_certificate(certificate) == device:
+            return True
+    except ValueError:
+        pass
+    _log.warning("The certificate kept for device %s is not its own.", short_device_id(device))
+    return False
+
+
+async def _look_up(host: str, port: int, *, flags: int = 0) -> Sequence[_Found]:
+    """Socket addresses of a host; one that is an address already needs no thread."""
+    stream = socket.SOCK_STREAM
+    with contextlib.suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, type=stream, flags=flags | socket.AI_NUMERICHOST)
+    loop = asyncio.get_running_loop()
+    return await loop.getaddrinfo(host, port, type=stream, flags=flags)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """A connection to the first of the host's addresses that answers. Raises LinkError."""
+    address = format_address((host, port))
+    if not 0 < port < 65536:
+        raise LinkError(f"{address} is no address: ports go from 1 to 65535. Check the address.")
+    try:
+        found = await _look_up(host, port)
+    except (OSError, ValueError) as error:  # ValueError: no name of a host can look like this
+        raise LinkError(
+            f"No address is known for the host in {address}. Check the spelling."
+        ) from error
+    reason = "it has no address"
+    for family, kind, protocol, _, target in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, target)
+        except OSError as error:
+            sock.close()
+            # asyncio puts words of its own into `strerror`.
+            reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise LinkError(
+        f"No device answers at {address}: {reason}. Check the address, and that p2psync runs there."
+    )

@@ -1,0 +1,386 @@
+"""Pairing over TCP: the listener that exists only while a window is open, and the joiner's call.
+
+Plain TCP on purpose: neither side has a certificate of the other yet, and `protocol.pairing`
+proves and seals all by itself.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self
+
+from p2psync.errors import NotFoundError, P2psyncError, TimedOutError
+from p2psync.net.pairing_listener import listen_on_one_port
+from p2psync.net.tcp import format_address
+from p2psync.protocol.pairing import (
+    HostPairing,
+    JoinerPairing,
+    PairedPeer,
+    PairingProtocolError,
+    PairingRefusedError,
+    Refusal,
+)
+from p2psync.protocol.pairing_code import (
+    MAX_FAILURES,
+    WINDOW_S,
+    PairingSecret,
+    PairingWindow,
+    WindowState,
+)
+
+ATTEMPT_S = 20.0
+"""A joiner that has not confirmed by then has failed."""
+JOIN_S = 60.0
+MAX_WAITING = 8
+_FIRST_WORD_S = 5.0
+_LAST_WORD_S = 1.0
+_LOOK_S = 1.0
+"""How often the window's clock is looked at: it may run when the event loop's does not."""
+_CHUNK = 64 * 1024
+_REFUSALS = {
+    WindowState.EXPIRED: Refusal.EXPIRED,
+    WindowState.BURNED: Refusal.BURNED,
+    WindowState.USED: Refusal.USED,
+}
+
+Accept = Callable[[PairedPeer], Awaitable[None]]
+
+
+class PairingEnd(Enum):
+    PAIRED = "paired"
+    EXPIRED = "expired"
+    BURNED = "burned"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class PairingOutcome:
+    """How a window ended; with `peer` if it is PAIRED."""
+
+    end: PairingEnd
+    peer: PairedPeer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailedAttempt:
+    """For the log. `counted` if it used up one of the window's failures."""
+
+    address: str
+    error: P2psyncError
+    counted: bool
+    failures_left: int
+
+
+class PairingHost:
+    """A pairing window with its listener. It opens with `start` and closes by itself.
+
+    Joiners have their attempts one after the other; up to MAX_WAITING wait for their turn, more
+    are hung up on. `accept` is called with the peer that knew the secret, before it is told that it
+    is in: what it stores is stored then. It turns the peer down by raising a P2psyncError, which
+    leaves the window open; it may be cancelled by `close`.
+    """
+
+    def __init__(
+        self,
+        secret: PairingSecret,
+        *,
+        certificate: bytes,
+        payload: bytes,
+        clock: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+        accept: Accept,
+        on_failed_attempt: Callable[[FailedAttempt], None],
+        ttl: float = WINDOW_S,
+        max_failures: int = MAX_FAILURES,
+        attempt_s: float = ATTEMPT_S,
+    ) -> None:
+        self._secret = secret
+        self._certificate = certificate
+        self._payload = payload
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._accept = accept
+        self._on_failed_attempt = on_failed_attempt
+        self._attempt_s = attempt_s
+        self._window = PairingWindow(clock(), ttl=ttl, max_failures=max_failures)
+        self._waiting = 0
+        self._turn = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._outcome: asyncio.Future[PairingOutcome] | None = None
+        self._running: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    @property
+    def expires_s(self) -> float:
+        """Seconds that the window has left."""
+        return self._window.remaining(self._clock())
+
+    async def start(self, hosts: Sequence[str], *, port: int = 0) -> list[tuple[str, int]]:
+        """Listen on all of `hosts`, IP addresses, and on one port: a free one for 0.
+
+        Returns the addresses. Raises ConfigError if one cannot be listened on.
+        """
+        sockets = listen_on_one_port(hosts, port=port)
+        self._outcome = asyncio.get_running_loop().create_future()
+        # Ends when the window does, or with `close`.
+        self._running = asyncio.create_task(self._run(sockets), name="pairing window")
+        self._running.add_done_callback(lambda _task: self._clean_up(sockets))
+        return [sock.getsockname()[:2] for sock in sockets]
+
+    async def result(self) -> PairingOutcome:
+        """How it ended, as soon as it has. Any number of tasks may wait, and stop waiting."""
+        if self._outcome is None:
+            raise RuntimeError("the pairing window was not started")
+        return await asyncio.shield(self._outcome)
+
+    async def close(self) -> None:
+        """Stop listening and drop every attempt; what has not ended is CANCELLED. Idempotent."""
+        if self._running is None:
+            return
+        self._running.cancel()
+        await asyncio.wait([self._running])
+        if not self._running.cancelled():
+            self._running.result()
+
+    async def _run(self, sockets: Sequence[socket.socket]) -> None:
+        servers: list[asyncio.Server] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+
+                def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                    if self._waiting > MAX_WAITING:
+                        writer.transport.abort()
+                        return
+                    self._waiting += 1
+                    # Ends with the attempt, and that is bounded in time.
+                    tasks.create_task(self._serve(reader, writer))
+
+                for sock in sockets:
+                    servers.append(await asyncio.start_server(connected, sock=sock))
+                await self._until_ended()
+                for server in servers:
+                    server.close()
+        finally:
+            for server in servers:
+                server.close()
+
+    def _clean_up(self, sockets: Sequence[socket.socket]) -> None:
+        """Apart from `_run`, which does not come to run if it is cancelled at once."""
+        for sock in sockets:
+            sock.close()
+        self._end(PairingEnd.CANCELLED)
+
+    async def _until_ended(self) -> None:
+        while self._window.state(self._clock()) is WindowState.OPEN:
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(self.expires_s, _LOOK_S)):
+                    await self._changed.wait()
+        # An attempt that began in time may still end well.
+        async with self._turn:
+            burned = self._window.state(self._clock()) is WindowState.BURNED
+            self._end(PairingEnd.BURNED if burned else PairingEnd.EXPIRED)
+
+    def _end(self, end: PairingEnd, peer: PairedPeer | None = None) -> None:
+        """The first end is the one that counts: after PAIRED nothing changes it."""
+        if self._outcome is not None and not self._outcome.done():
+            self._outcome.set_result(PairingOutcome(end, peer))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with _closing(writer):
+                # Who says nothing does not get a turn, and so does not keep others from theirs.
+                async with asyncio.timeout(_FIRST_WORD_S):
+                    first = await reader.read(_CHUNK)
+                if first:
+                    async with self._turn:
+                        await self._attempt(first, reader, writer)
+        except (TimeoutError, OSError):
+            return
+        finally:
+            self._waiting -= 1
+
+    async def _attempt(
+        self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        pairing = HostPairing(
+            self._secret,
+            certificate=self._certificate,
+            payload=self._payload,
+            random_bytes=self._random_bytes,
+        )
+        refusal = _REFUSALS.get(self._window.state(self._clock()))
+        if refusal is not None:
+            self._changed.set()
+            pairing.refuse(refusal)
+            await _send_last(pairing, writer)
+            return
+        try:
+            peer = await self._converse(pairing, first, reader, writer)
+        except TimeoutError:
+            self._failed(pairing, writer, TimedOutError("A device took too long to pair."))
+        except OSError:
+            lost = PairingProtocolError("The connection to a device that was pairing broke.")
+            self._failed(pairing, writer, lost)
+        except P2psyncError as error:
+            self._failed(pairing, writer, error)
+            await _send_last(pairing, writer)
+        else:
+            await self._decide(pairing, peer, writer)
+
+    async def _converse(
+        self,
+        pairing: HostPairing,
+        data: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> PairedPeer:
+        async with asyncio.timeout(self._attempt_s) as limit:
+            while True:
+                was_confirmed = pairing.confirmed
+                await asyncio.to_thread(pairing.receive_data, data)
+                if pairing.peer is not None:
+                    return pairing.peer
+                await _send(pairing, writer)
+                if pairing.confirmed and not was_confirmed:
+                    limit.reschedule(asyncio.get_running_loop().time() + self._attempt_s)
+                data = await reader.read(_CHUNK)
+                if not data:
+                    pairing.receive_eof()
+
+    async def _decide(
+        self, pairing: HostPairing, peer: PairedPeer, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            await self._accept(peer)
+        except P2psyncError as error:
+            self._failed(pairing, writer, error)
+            pairing.refuse(Refusal.DECLINED)
+        else:
+            # From here on it is a peer, whether or not it hears so.
+            self._window.attempt_succeeded()
+            self._changed.set()
+            self._end(PairingEnd.PAIRED, peer)
+            pairing.accept()
+        await _send_last(pairing, writer)
+
+    def _failed(
+        self, pairing: HostPairing, writer: asyncio.StreamWriter, error: P2psyncError
+    ) -> None:
+        counted = pairing.cost_a_guess
+        if counted:
+            self._window.attempt_failed()
+            self._changed.set()
+        remote = writer.get_extra_info("peername")
+        self._on_failed_attempt(
+            FailedAttempt(
+                address=format_address(remote) if remote else "an address unknown",
+                error=error,
+                counted=counted,
+                failures_left=self._window.failures_left,
+            )
+        )
+
+
+async def join(
+    host: str,
+    port: int,
+    secret: PairingSecret,
+    *,
+    certificate: bytes,
+    payload: bytes,
+    random_bytes: Callable[[int], bytes],
+    timeout: float = JOIN_S,  # noqa: ASYNC109 - the sentence needs it
+) -> PairedPeer:
+    """Pair with the host that listens there. On return both sides know that it is done.
+
+    Every call gives a false host one guess at the code: do not try many addresses unasked. Raises
+    PairingRefusedError, PairingProtocolError, NotFoundError if the address cannot be reached, and
+    TimedOutError after `timeout` seconds.
+    """
+    address = format_address((host, port))
+    pairing = JoinerPairing(
+        secret, certificate=certificate, payload=payload, random_bytes=random_bytes
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await _connect(host, port, address)
+            async with _closing(writer):
+                return await _ask(pairing, reader, writer)
+    except TimeoutError:
+        raise TimedOutError(
+            f"The device at {address} did not finish pairing within {timeout:.0f} seconds. "
+            "Another device may be pairing with it, or a firewall is in between; try again."
+        ) from None
+    except OSError:
+        raise PairingProtocolError(
+            f"The connection to {address} broke before the pairing was done. Look at `p2psync "
+            "device list` on the other device; if this one is not there, try again."
+        ) from None
+
+
+async def _connect(
+    host: str, port: int, address: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    try:
+        return await asyncio.open_connection(host, port)
+    except ConnectionRefusedError:
+        raise PairingRefusedError(
+            f"Nobody is pairing at {address}: the code has expired, was used, or is void after "
+            "wrong tries. Run `p2psync pair new` on the other device for a new code."
+        ) from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: what no name can look like
+        reason = getattr(error, "strerror", None) or error
+        raise NotFoundError(
+            f"The address {address} cannot be reached: {reason}. Check it, and that both devices "
+            "are on one network."
+        ) from None
+
+
+async def _ask(
+    pairing: JoinerPairing, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> PairedPeer:
+    while True:
+        await _send(pairing, writer)
+        data = await reader.read(_CHUNK)
+        if not data:
+            pairing.receive_eof()
+        await asyncio.to_thread(pairing.receive_data, data)
+        if pairing.peer is not None:
+            return pairing.peer
+
+
+async def _send(pairing: HostPairing | JoinerPairing, writer: asyncio.StreamWriter) -> None:
+    if data := pairing.data_to_send():
+        writer.write(data)
+        await writer.drain()
+
+
+async def _send_last(pairing: HostPairing, writer: asyncio.StreamWriter) -> None:
+    """Send what is left to say, if the other side still listens."""
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_LAST_WORD_S):
+            await _send(pairing, writer)
+
+
+@contextlib.asynccontextmanager
+async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+    """Close it in the end, giving the last words a moment to leave."""
+    try:
+        yield
+    finally:
+        writer.close()
+        try:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_LAST_WORD_S):
+                    await writer.wait_closed()
+        finally:
+            writer.transport.abort()
