@@ -1,0 +1,211 @@
+"""Brings the contents of files into staging: local bytes first, then whatever peers hold.
+
+Everything staged here has been verified against its content id, so a commit never needs to ask.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import blake3
+
+from p2psync.core.entry import SINGLE_CHUNK_MAX, Entry, Manifest
+from p2psync.core.ids import DeviceID, Digest
+from p2psync.core.manifest import content_id_of_manifest
+from p2psync.core.relpath import RelPath
+from p2psync.engine.fetch import Need, fetch_chunks
+from p2psync.engine.session import Session, SessionClosedError
+from p2psync.errors import P2psyncError
+from p2psync.ports import Disk, FileChangedError, FolderIndex, Place
+
+Sessions = Callable[[], dict[DeviceID, Session]]
+
+
+class FileWanted(NamedTuple):
+    path: RelPath
+    entry: Entry
+    sources: frozenset[DeviceID]
+
+
+class Staged(NamedTuple):
+    name: str
+    manifest: Manifest | None
+
+
+def is_small(entry: Entry) -> bool:
+    """Whether the file is one chunk, named by its digest."""
+    return entry.size <= SINGLE_CHUNK_MAX
+
+
+class Contents:
+    def __init__(self, folder: str, index: FolderIndex, disk: Disk, sessions: Sessions) -> None:
+        self._folder = folder
+        self._index = index
+        self._disk = disk
+        self._sessions = sessions
+        self._next_name = 0
+
+    async def stage_small(self, files: Sequence[FileWanted]) -> dict[RelPath, Staged]:
+        """Stage files of one chunk; the paths whose bytes could be had."""
+        by_content: dict[bytes, list[FileWanted]] = defaultdict(list)
+        for file in files:
+            by_content[file.entry.content].append(file)
+        staged: dict[RelPath, Staged] = {}
+
+        async def deliver(chunks: Sequence[tuple[Digest, bytes]]) -> None:
+            batch: list[tuple[str, int, list[tuple[int, bytes]]]] = []
+            for digest, data in chunks:
+                for file in by_content[digest]:
+                    if len(data) != file.entry.size:
+                        continue
+                    self._next_name += 1
+                    name = f"s-{self._next_name}"
+                    batch.append((name, len(data), [(0, data)] if data else []))
+                    staged[file.path] = Staged(name, None)
+            await asyncio.to_thread(self._disk.stage, batch)
+
+        places = await self._index.find_contents(list(by_content))
+        local = [
+            Place(path, 0, by_content[content][0].entry.size)
+            for content, paths in places.items()
+            for path in paths[:1]
+        ]
+        for at in range(0, len(local), 64):
+            found = await asyncio.to_thread(self._read_verified, local[at : at + 64])
+            await deliver([item for item in found if item[0] in by_content])
+        needs = [
+            Need(Digest(content), wanting[0].entry.size, _sources(wanting))
+            for content, wanting in by_content.items()
+            if not any(file.path in staged for file in wanting)
+        ]
+        await fetch_chunks(self._folder, needs, self._sessions, deliver)
+        return staged
+
+    def _read_verified(self, places: Sequence[Place]) -> list[tuple[Digest, bytes]]:
+        """Runs in a worker thread. What was read under the digest it really has."""
+        found: list[tuple[Digest, bytes]] = []
+        for place in places:
+            try:
+                data = self._disk.read(place)
+            except (OSError, FileChangedError):
+                continue
+            found.append((Digest(blake3.blake3(data).digest()), data))
+        return found
+
+    async def stage_large(self, file: FileWanted) -> Staged | None:
+        """Stage a file of several chunks, going on where an earlier attempt stopped; None when
+        not all of it could be had now (what was had stays staged)."""
+        manifest = await self._manifest(file)
+        if manifest is None:
+            return None
+        name = f"c-{file.entry.content.hex()}"
+        size = file.entry.size
+        done = await self._done(name, manifest)
+        if not all(done):
+            copied = await self._copy_local(name, size, manifest, done)
+            if copied:
+                done = await self._done(name, manifest)
+        offsets: dict[Digest, list[int]] = defaultdict(list)
+        sizes: dict[Digest, int] = {}
+        at = 0
+        for chunk, have in zip(manifest, done, strict=True):
+            if not have:
+                offsets[chunk.digest].append(at)
+                sizes[chunk.digest] = chunk.size
+            at += chunk.size
+
+        async def deliver(chunks: Sequence[tuple[Digest, bytes]]) -> None:
+            pieces = [(at, data) for digest, data in chunks for at in offsets[digest]]
+            await asyncio.to_thread(self._disk.stage, [(name, size, pieces)])
+
+        needs = [Need(digest, sizes[digest], file.sources) for digest in offsets]
+        left = await fetch_chunks(self._folder, needs, self._sessions, deliver)
+        return None if left else Staged(name, manifest)
+
+    async def _done(self, name: str, manifest: Manifest) -> list[bool]:
+        return await asyncio.to_thread(self._disk.staged_chunks, name, manifest)
+
+    async def _copy_local(
+        self, name: str, size: int, manifest: Manifest, done: Sequence[bool]
+    ) -> bool:
+        """Copy chunks that lie anywhere in this folder, neighbours in one go; whether any did."""
+        places = await self._index.find_chunks([chunk.digest for chunk in manifest])
+        runs: list[tuple[int, Place]] = []
+        at = 0
+        for chunk, have in zip(manifest, done, strict=True):
+            where = None if have else _continuing(runs, at, places.get(chunk.digest, []))
+            if where is not None:
+                _append(runs, at, where)
+            at += chunk.size
+
+        def copy() -> None:
+            for offset, place in runs:
+                self._disk.stage_copy(name, size, offset, place)
+
+        await asyncio.to_thread(copy)
+        return bool(runs)
+
+    async def _manifest(self, file: FileWanted) -> Manifest | None:
+        content = file.entry.content
+        known = await self._index.manifest(content)
+        if known is not None:
+            return known if _describes(known, file.entry) else None
+        for peer, session in self._sessions().items():
+            if peer not in file.sources:
+                continue
+            try:
+                manifest = await session.request_manifest(self._folder, content)
+            except (SessionClosedError, TimeoutError):
+                continue
+            except P2psyncError:
+                session.strike()
+                continue
+            if manifest is None:
+                continue
+            if not _describes(manifest, file.entry):
+                session.strike()
+                continue
+            await self._index.save_manifest(content, manifest)
+            return manifest
+        return None
+
+
+def _describes(manifest: Manifest, entry: Entry) -> bool:
+    return (
+        content_id_of_manifest(manifest) == entry.content
+        and sum(chunk.size for chunk in manifest) == entry.size
+    )
+
+
+def _sources(files: Iterable[FileWanted]) -> frozenset[DeviceID]:
+    return frozenset().union(*(file.sources for file in files))
+
+
+def _continuing(runs: list[tuple[int, Place]], at: int, places: Sequence[Place]) -> Place | None:
+    """The place that goes on where the last run ends, if there is one: fewer, longer copies."""
+    if not places:
+        return None
+    if runs:
+        offset, last = runs[-1]
+        for place in places:
+            if (
+                offset + last.size == at
+                and place.path == last.path
+                and place.offset == last.offset + last.size
+            ):
+                return place
+    return places[0]
+
+
+def _append(runs: list[tuple[int, Place]], at: int, place: Place) -> None:
+    if runs:
+        offset, last = runs[-1]
+        if (
+            offset + last.size == at
+            and place.path == last.path
+            and place.offset == last.offset + last.size
+        ):
+            runs[-1] = (offset, Place(last.path, last.offset, last.size + place.size))
+            return
+    runs.append((at, place))

@@ -1,0 +1,72 @@
+"""Answers one peer's requests for chunks and manifests of one folder it shares.
+
+A chunk is read from wherever the index believes it lies and hashed again before it is sent, so a
+file that changed since its scan is never served: it is looked at again instead.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import blake3
+
+from p2psync.core.ids import Digest
+from p2psync.core.manifest import encode_manifest
+from p2psync.core.relpath import RelPath
+from p2psync.ports import Disk, FileChangedError, FolderIndex, Place, RootUnavailableError
+from p2psync.protocol.messages import (
+    MISSING,
+    ChunkReply,
+    ChunkRequest,
+    ManifestReply,
+    ManifestRequest,
+)
+from p2psync.protocol.wire import MAX_PAYLOAD
+
+
+class Supplier:
+    def __init__(
+        self, index: FolderIndex, disk: Disk, suspect: Callable[[set[RelPath]], None]
+    ) -> None:
+        """`suspect` is told of paths whose bytes are not what the index says."""
+        self._index = index
+        self._disk = disk
+        self._suspect = suspect
+
+    async def chunks(self, request: ChunkRequest) -> tuple[ChunkReply, bytes]:
+        digests = [Digest(digest) for digest in request.digests]
+        places = await self._index.find_chunks(digests)
+        wanted = [(digest, places.get(digest, [])) for digest in digests]
+        found, wrong = await asyncio.to_thread(self._read, wanted)
+        if wrong:
+            self._suspect(wrong)
+        sizes = tuple(MISSING if data is None else len(data) for data in found)
+        return ChunkReply(request.request, sizes), b"".join(data for data in found if data)
+
+    def _read(
+        self, wanted: Sequence[tuple[Digest, Sequence[Place]]]
+    ) -> tuple[list[bytes | None], set[RelPath]]:
+        """Runs in a worker thread."""
+        found: list[bytes | None] = []
+        wrong: set[RelPath] = set()
+        total = 0
+        for digest, places in wanted:
+            good: bytes | None = None
+            for place in places:
+                if total + place.size > MAX_PAYLOAD:
+                    break
+                try:
+                    data = self._disk.read(place)
+                except (OSError, FileChangedError, RootUnavailableError):
+                    wrong.add(place.path)
+                    continue
+                if blake3.blake3(data).digest() == digest:
+                    good = data
+                    total += len(data)
+                    break
+                wrong.add(place.path)
+            found.append(good)
+        return found, wrong
+
+    async def manifest(self, request: ManifestRequest) -> tuple[ManifestReply, bytes]:
+        manifest = await self._index.manifest(request.content)
+        return ManifestReply(request.request), encode_manifest(manifest) if manifest else b""
