@@ -287,7 +287,7 @@ def _where(text: str, table: str, key: str) -> str:
 
 
 def format_config(config: Config) -> str:
-    """A config file with every setting spelt out, from which `parse_config` reads `config` again."""
+    """A config file with every setting spelt out; `parse_config` reads `config` from it again."""
     listen = ", ".join(_quoted(format_address(address)) for address in config.listen)
     interfaces = ", ".join(map(_quoted, config.interfaces or ("eth0",)))
     off = "# " if config.interfaces is None else ""

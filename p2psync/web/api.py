@@ -222,7 +222,7 @@ def _clear_the_way(path: str, home: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ConfigError(f"{home / SOCKET_NAME} is in the way of the control socket; move it away.")
+        raise ConfigError(f"{home / SOCKET_NAME} is in the way of the control socket; move it.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(1.0)
         try:
