@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.harness import eventually
 from tests.e2e.namespaces import NO_DATAGRAMS, Namespace, needs_namespaces, network, overheard
+from tests.e2e.processes import eventually
 from tests.e2e.trees import assert_same_trees, files_holding, incompressible, snapshot
 
 _MTIME = (1_700_000_000_000_000_000, 1_700_000_000_000_000_001)
