@@ -22,6 +22,7 @@ Address = tuple[str, int]
 FILE_NAME = "config.toml"
 DEFAULT_LISTEN: tuple[Address, ...] = (("0.0.0.0", 0), ("::", 0))
 DEFAULT_BEACON_PORT = 21_527
+MAX_PAIRING_TTL_S = 3600
 GIB = 1024**3
 
 _MAX_NAME = 64
@@ -74,6 +75,7 @@ class Config:
     listen: tuple[Address, ...] = DEFAULT_LISTEN
     interfaces: tuple[str, ...] | None = None
     scan_interval_s: int = 3600
+    pairing_ttl_s: int = 300
     log_level: LogLevel = LogLevel.INFO
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     trash: TrashConfig = field(default_factory=TrashConfig)
@@ -208,6 +210,7 @@ _TOP: _Readers = {
     "listen": _addresses,
     "interfaces": _interfaces,
     "scan_interval_s": _number(10, 7 * 86_400),
+    "pairing_ttl_s": _number(1, MAX_PAIRING_TTL_S),
     "log_level": _log_level,
 }
 _TABLES: Mapping[str, tuple[Callable[..., Any], _Readers]] = {
@@ -307,6 +310,9 @@ listen = [{listen}]
 
 # Seconds between full scans, which find what file events missed.
 scan_interval_s = {config.scan_interval_s}
+
+# Seconds for which a pairing code can be used.
+pairing_ttl_s = {config.pairing_ttl_s}
 
 # debug, info, warning or error
 log_level = "{config.log_level}"

@@ -24,6 +24,7 @@ name = "laptop"
 listen = ["127.0.0.1:0", "[::1]:22000"]
 interfaces = ["eth0"]
 scan_interval_s = 60
+pairing_ttl_s = 30
 log_level = "debug"
 [discovery]
 mdns = false
@@ -43,7 +44,8 @@ def test_an_empty_file_gives_the_defaults() -> None:
 
     assert config == Config()
     assert config.listen == (("0.0.0.0", 0), ("::", 0))
-    assert (config.scan_interval_s, config.log_level) == (3600, LogLevel.INFO)
+    assert (config.scan_interval_s, config.pairing_ttl_s) == (3600, 300)
+    assert config.log_level == LogLevel.INFO
     assert config.discovery == DiscoveryConfig(mdns=True, beacon=True)
     assert config.trash == TrashConfig(max_age_days=30, max_bytes=5 * GIB)
     assert config.brakes == BrakesConfig(delete_files=100, delete_percent=20)
@@ -55,6 +57,7 @@ def test_every_setting_can_be_set() -> None:
         listen=(("127.0.0.1", 0), ("::1", 22000)),
         interfaces=("eth0",),
         scan_interval_s=60,
+        pairing_ttl_s=30,
         log_level=LogLevel.DEBUG,
         discovery=DiscoveryConfig(mdns=False, beacon=False, beacon_port=4000),
         trash=TrashConfig(max_age_days=1, max_bytes=0),
@@ -90,6 +93,8 @@ def test_what_is_formatted_reads_back_the_same(config: Config) -> None:
         ("interfaces = []", "“interfaces” must be a list of 1 to 64 texts"),
         ('interfaces = ["a b"]', "“interfaces” must be a list of interface names"),
         ("scan_interval_s = 1", "must be a whole number from 10 to 604800."),
+        ("pairing_ttl_s = 0", "“pairing_ttl_s” must be a whole number from 1 to 3600."),
+        ("pairing_ttl_s = 3601", "must be a whole number from 1 to 3600."),
         ("scan_interval_s = true", "must be a whole number from 10 to 604800."),
         ("scan_interval_s = 60.0", "must be a whole number"),
         ('log_level = "loud"', '“log_level” must be one of "debug", "info", "warning", "error".'),

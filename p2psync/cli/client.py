@@ -6,6 +6,7 @@ Blocking and from the standard library alone, because a command has to start fas
 import http.client
 import json
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ class ControlClient:
     ) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json", "Connection": "close"}
         connection.connect()
-        connection.request("POST", f"/{method}", body=body, headers=headers)
+        # A server that has read enough answers and hangs up; what it said can still be read.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.request("POST", f"/{method}", body=body, headers=headers)
         response = connection.getresponse()
         return response.status, response.read(_MAX_ANSWER)
 

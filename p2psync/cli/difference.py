@@ -70,11 +70,14 @@ def _read(path: Path) -> _Version:
             return _Version(size=len(os.fsencode(target)), lines=[f"symlink to {shown(target)}\n"])
         # Not to follow or wait on what may have taken the file's place meanwhile.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(handle, "rb") as file:
-            facts = os.fstat(file.fileno())
+        try:
+            facts = os.fstat(handle)
             if not stat.S_ISREG(facts.st_mode):
                 raise P2psyncError(f"{path} is not a file any more; run `p2psync conflicts list`.")
-            content = file.read(_MAX_TEXT + 1)
+            with open(handle, "rb", closefd=False) as file:
+                content = file.read(_MAX_TEXT + 1)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         return _Version(size=0, lines=[])
     except OSError as error:

@@ -37,11 +37,14 @@ def read_key_file(path: Path) -> str:
     """
     try:
         # Not to wait on a pipe that nobody writes to.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            facts = os.fstat(file.fileno())
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            facts = os.fstat(handle)
             if not stat.S_ISREG(facts.st_mode):
                 raise UsageError(f"The key file {path} is not a file.")
-            content = file.read(_MAX_KEY + 1)
+            content = os.read(handle, _MAX_KEY + 1)
+        finally:
+            os.close(handle)
     except FileNotFoundError:
         raise NotFoundError(
             f"There is no key file {path}; copy it from the device that made it with "

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from p2psync import __version__
 from p2psync.cli import conflicts, device, doctor, folder, pair, start, state
 from p2psync.cli.options import absolute, note
 from p2psync.cli.text import shown
@@ -43,12 +44,7 @@ app.command()(doctor.doctor)
 
 def _print_version(value: bool) -> None:
     if value:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"p2psync {version('p2psync')}")
-        except PackageNotFoundError:
-            print("p2psync, not installed as a package")
+        print(f"p2psync {__version__}")
         raise typer.Exit
 
 

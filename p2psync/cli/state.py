@@ -33,6 +33,8 @@ def status(
         from p2psync.cli import live
 
         show = live.watch_json if as_json else live.watch
+        # A daemon that is not there is told at once; the view gives one that stops a moment.
+        client.call("status")
         try:
             show(client, stop=threading.Event())
         except KeyboardInterrupt:
@@ -65,7 +67,7 @@ def wait(
         left = max(0.0, deadline - time.monotonic())
         slice_s = min(left, _POLL_S)
         answer = client.call("wait", timeout=slice_s, within_s=slice_s + 30)
-        if answer["done"] or left <= slice_s:
+        if answer["done"] or time.monotonic() >= deadline:
             break
         # Against a daemon that answers at once instead of waiting.
         time.sleep(_PAUSE_S)

@@ -34,7 +34,7 @@ def size_text(count: int) -> str:
         if size < 1024 or unit == _UNITS[-1]:
             break
         size /= 1024
-    return f"{count} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+    return count_text(count, "byte") if unit == "bytes" else f"{size:.1f} {unit}"
 
 
 def count_text(count: int, noun: str, plural: str | None = None) -> str:

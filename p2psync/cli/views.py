@@ -1,5 +1,6 @@
 """The answers of the daemon as lines for people; plain text, every foreign text made harmless."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,12 +13,12 @@ _MAX_PROBLEMS = 20
 
 
 def short_id(device: Json) -> str:
-    return str(device["id"])[:_SHORT_ID]
+    return shown(device["id"][:_SHORT_ID])
 
 
 def device_text(device: Json) -> str:
     """`phone (abcdefg)`."""
-    return shown(f"{device['name']} ({short_id(device)})")
+    return f"{shown(device['name'])} ({short_id(device)})"
 
 
 def status_lines(status: Json) -> list[str]:
@@ -107,7 +108,7 @@ def _lacks_text(device: Json) -> str:
 
 def device_list_lines(status: Json) -> list[str]:
     """This device and its peers with their full IDs."""
-    own = [shown(status["device"]["name"]), str(status["device"]["id"]), "this device"]
+    own = [shown(status["device"]["name"]), shown(status["device"]["id"]), "this device"]
     rows = [
         [shown(device["name"]), shown(device["id"]), _link_text(device)]
         for device in status["devices"]
@@ -121,13 +122,16 @@ def folder_list_lines(status: Json) -> list[str]:
 
 
 def _offered_lines(offered: Sequence[Json]) -> list[str]:
-    return [
-        shown(
-            f"{' and '.join(offer['devices'])} offers the folder “{offer['name']}”. To take part: "
-            f"`p2psync folder add PATH --name '{offer['name']}'`."
+    lines = []
+    for offer in offered:
+        devices, name = offer["devices"], offer["name"]
+        verb = "offers" if len(devices) == 1 else "offer"
+        # A peer chose the name, and people paste commands.
+        command = f"p2psync folder add PATH --name {shlex.quote(name)}"
+        lines.append(
+            shown(f"{' and '.join(devices)} {verb} the folder “{name}”. To take part: `{command}`.")
         )
-        for offer in offered
-    ]
+    return lines
 
 
 def _pairing_lines(pairing: Json | None) -> list[str]:

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from p2psync.core.ids import DeviceID, device_id_of_public_key
 
-DEFAULT_PORT = 21037
 MAX_DATAGRAM = 512
 
 _MAGIC = b"p2psync\x01"

@@ -23,7 +23,6 @@ import msgspec
 from asyncio_dgram.aio import DatagramServer
 
 from p2psync.net.beacon import (
-    DEFAULT_PORT,
     Beacon,
     BeaconError,
     RateLimit,
@@ -56,7 +55,7 @@ class BeaconExchange:
         interfaces: Callable[[], Sequence[Interface]],
         on_beacon: Callable[[Beacon, str], None],
         on_problem: Callable[[str | None], None],
-        port: int = DEFAULT_PORT,
+        port: int,
         rescan_s: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
         randomness: Callable[[int], bytes] = os.urandom,

@@ -9,8 +9,9 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 
+from p2psync.config import MAX_PAIRING_TTL_S
 from p2psync.core.ids import DeviceID
-from p2psync.net.beacon import DEFAULT_PORT, Beacon
+from p2psync.net.beacon import Beacon
 from p2psync.net.beacon_exchange import BeaconExchange
 from p2psync.net.interfaces import Interface, choose_interfaces, list_interfaces
 from p2psync.net.mdns import Mdns
@@ -26,8 +27,6 @@ that whoever answers first does not hide the one that is meant."""
 class PairingWindows:
     """The pairing windows seen of late, the newest sighting first. Bounded in time and number."""
 
-    _KEPT_S = 300.0
-    """As long as a window may be open."""
     _MAX_ADDRESSES = 256
 
     def __init__(self) -> None:
@@ -58,7 +57,7 @@ class PairingWindows:
         return [
             (host, port)
             for (number, host, port), (at, _) in reversed(self._seen.items())
-            if number == nameplate and now - at <= self._KEPT_S
+            if number == nameplate and now - at <= MAX_PAIRING_TTL_S
         ]
 
 
@@ -81,9 +80,9 @@ class Discovery:
         interfaces: Sequence[str] | None,
         on_sighting: Callable[[Sighting], None],
         on_problem: Callable[[Source, str | None], None],
+        beacon_port: int,
         mdns: bool = True,
         beacon: bool = True,
-        beacon_port: int = DEFAULT_PORT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._on_sighting = on_sighting

@@ -1,4 +1,8 @@
-"""The endpoint: listens and dials for this device, and hands out links to paired devices only."""
+"""The endpoint: listens and dials for this device, and hands out links to paired devices only.
+
+Pairing comes in at the same port, so that a firewall needs one opening: its first byte is zero,
+that of TLS never is.
+"""
 
 import asyncio
 import contextlib
@@ -36,9 +40,10 @@ class Endpoint:
 
     `on_link` is awaited for every accepted link, in a task of its own, and owns the link from then
     on; if it raises, the link is closed. `on_refused` is told the address of every connection that
-    was turned away, and a sentence why. `listen` holds (host, port) pairs; port 0 takes a free
-    port, the same one for all hosts where possible; "::" means IPv6 alone, and is passed over
-    where the machine has none, unless it is the only one.
+    was turned away, and a sentence why. `on_pairing` is awaited with the socket of everyone who
+    comes to pair, owns it, and bounds the time it takes. `listen` holds (host, port) pairs; port 0
+    takes a free port, the same one for all hosts where possible; "::" means IPv6 alone, and is
+    passed over where the machine has none, unless it is the only one.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Endpoint:
         listen: Sequence[tuple[str, int]],
         on_link: Callable[[TlsLink], Awaitable[None]],
         on_refused: Callable[[str, str], None],
+        on_pairing: Callable[[socket.socket], Awaitable[None]],
         handshake_timeout: float = 10.0,
     ) -> None:
         self._device = identity.device
@@ -56,6 +62,7 @@ class Endpoint:
         self._listen = listen
         self._on_link = on_link
         self._on_refused = on_refused
+        self._on_pairing = on_pairing
         self._handshake_timeout = handshake_timeout
         self._peers: Mapping[DeviceID, bytes] = {}
         self._server_context = server_context(self._files, ())
@@ -229,6 +236,9 @@ class Endpoint:
         """One accepted connection, from handshake to hand-over. Raises nothing."""
         try:
             try:
+                if await _comes_to_pair(sock, self._handshake_timeout):
+                    await self._on_pairing(sock)
+                    return
                 link = await handshake(
                     sock,
                     self._server_context,
@@ -261,6 +271,25 @@ class Endpoint:
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()
+
+
+async def _comes_to_pair(sock: socket.socket, timeout: float) -> bool:  # noqa: ASYNC109
+    """What the first byte says, which stays unread. Raises LinkError, with the socket closed."""
+    try:
+        sock.setblocking(False)
+        async with asyncio.timeout(timeout):
+            await wait_readable(sock)
+        first = sock.recv(1, socket.MSG_PEEK)
+    except TimeoutError as error:
+        sock.close()
+        raise LinkError(f"Whoever connected said nothing within {timeout:g} s.") from error
+    except OSError as error:
+        sock.close()
+        raise LinkError("Whoever connected hung up at once.") from error
+    except BaseException:
+        sock.close()
+        raise
+    return first == b"\0"
 
 
 def _names(certificate: bytes, device: DeviceID) -> bool:

@@ -15,6 +15,7 @@ from p2psync.core.ids import DeviceID
 from p2psync.errors import P2psyncError
 from p2psync.net.tcp import TcpStream, format_address
 from p2psync.net.tls import ALPN, pinned_peer
+from p2psync.ports import DialRefusedError
 
 _READ_SIZE = 256 * 1024
 """Bytes asked of the socket at once, and the room for what they decrypt to."""
@@ -61,7 +62,7 @@ class LinkError(P2psyncError, ConnectionError):
     """No link came about, or it ended."""
 
 
-class LinkRefusedError(LinkError):
+class LinkRefusedError(LinkError, DialRefusedError):
     """One side does not accept the other."""
 
     exit_code = 5

@@ -1,26 +1,25 @@
-"""Pairing over TCP: the listener that exists only while a window is open, and the joiner's call.
+"""Pairing over TCP: the window of the device that shows a secret, and the joiner's call.
 
 Plain TCP on purpose: neither side has a certificate of the other yet, and `protocol.pairing`
-proves and seals all by itself.
+proves and seals all by itself. Joiners come in at the port of the endpoint, which hands over their
+sockets (`PairingHost.attend`, or `turn_away` where no window is open).
 """
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Self
 
 from p2psync.errors import NotFoundError, P2psyncError, TimedOutError
-from p2psync.net.pairing_listener import listen_on_one_port
 from p2psync.net.tcp import format_address
 from p2psync.protocol.pairing import (
     HostPairing,
     JoinerPairing,
     PairedPeer,
     PairingProtocolError,
-    PairingRefusedError,
     Refusal,
 )
 from p2psync.protocol.pairing_code import (
@@ -30,6 +29,7 @@ from p2psync.protocol.pairing_code import (
     PairingWindow,
     WindowState,
 )
+from p2psync.protocol.pairing_wire import HostRefusal, Stream
 
 ATTEMPT_S = 20.0
 """A joiner that has not confirmed by then has failed."""
@@ -75,7 +75,7 @@ class FailedAttempt:
 
 
 class PairingHost:
-    """A pairing window with its listener. It opens with `start` and closes by itself.
+    """A pairing window. It opens with `start` and closes by itself.
 
     Joiners have their attempts one after the other; up to MAX_WAITING wait for their turn, more
     are hung up on. `accept` is called with the peer that knew the secret, before it is told that it
@@ -111,6 +111,7 @@ class PairingHost:
         self._changed = asyncio.Event()
         self._outcome: asyncio.Future[PairingOutcome] | None = None
         self._running: asyncio.Task[None] | None = None
+        self._attempts: asyncio.TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,17 +124,27 @@ class PairingHost:
         """Seconds that the window has left."""
         return self._window.remaining(self._clock())
 
-    async def start(self, hosts: Sequence[str], *, port: int = 0) -> list[tuple[str, int]]:
-        """Listen on all of `hosts`, IP addresses, and on one port: a free one for 0.
-
-        Returns the addresses. Raises ConfigError if one cannot be listened on.
-        """
-        sockets = listen_on_one_port(hosts, port=port)
+    def start(self) -> None:
+        """Attend to joiners from now on."""
         self._outcome = asyncio.get_running_loop().create_future()
         # Ends when the window does, or with `close`.
-        self._running = asyncio.create_task(self._run(sockets), name="pairing window")
-        self._running.add_done_callback(lambda _task: self._clean_up(sockets))
-        return [sock.getsockname()[:2] for sock in sockets]
+        self._running = asyncio.create_task(self._run(), name="pairing window")
+        self._running.add_done_callback(lambda _task: self._end(PairingEnd.CANCELLED))
+
+    async def attend(self, sock: socket.socket) -> None:
+        """Take over the connected socket of a joiner; returns when its attempt is over.
+
+        After the window's end it is told why it comes too late.
+        """
+        if self._attempts is None:
+            await turn_away(sock, _REFUSALS.get(self._window.state(self._clock()), Refusal.CLOSED))
+            return
+        if self._waiting > MAX_WAITING:
+            sock.close()
+            return
+        self._waiting += 1
+        # Ends with the attempt, and that is bounded in time.
+        await asyncio.wait([self._attempts.create_task(self._serve(sock))])
 
     async def result(self) -> PairingOutcome:
         """How it ended, as soon as it has. Any number of tasks may wait, and stop waiting."""
@@ -142,41 +153,22 @@ class PairingHost:
         return await asyncio.shield(self._outcome)
 
     async def close(self) -> None:
-        """Stop listening and drop every attempt; what has not ended is CANCELLED. Idempotent."""
+        """Drop every attempt; what has not ended is CANCELLED. Idempotent."""
         if self._running is None:
             return
+        self._attempts = None
         self._running.cancel()
         await asyncio.wait([self._running])
         if not self._running.cancelled():
             self._running.result()
 
-    async def _run(self, sockets: Sequence[socket.socket]) -> None:
-        servers: list[asyncio.Server] = []
+    async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
-
-                def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-                    if self._waiting > MAX_WAITING:
-                        writer.transport.abort()
-                        return
-                    self._waiting += 1
-                    # Ends with the attempt, and that is bounded in time.
-                    tasks.create_task(self._serve(reader, writer))
-
-                for sock in sockets:
-                    servers.append(await asyncio.start_server(connected, sock=sock))
+                self._attempts = tasks
                 await self._until_ended()
-                for server in servers:
-                    server.close()
         finally:
-            for server in servers:
-                server.close()
-
-    def _clean_up(self, sockets: Sequence[socket.socket]) -> None:
-        """Apart from `_run`, which does not come to run if it is cancelled at once."""
-        for sock in sockets:
-            sock.close()
-        self._end(PairingEnd.CANCELLED)
+            self._attempts = None
 
     async def _until_ended(self) -> None:
         while self._window.state(self._clock()) is WindowState.OPEN:
@@ -194,9 +186,9 @@ class PairingHost:
         if self._outcome is not None and not self._outcome.done():
             self._outcome.set_result(PairingOutcome(end, peer))
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
         try:
-            async with _closing(writer):
+            async with _streams(sock) as (reader, writer):
                 # Who says nothing does not get a turn, and so does not keep others from theirs.
                 async with asyncio.timeout(_FIRST_WORD_S):
                     first = await reader.read(_CHUNK)
@@ -290,6 +282,18 @@ class PairingHost:
         )
 
 
+async def turn_away(sock: socket.socket, refusal: Refusal = Refusal.CLOSED) -> None:
+    """Tell whoever came to pair at this connected socket why it cannot, and close it."""
+    word = Stream()
+    word.send(HostRefusal(refusal))
+    with contextlib.suppress(OSError, TimeoutError):
+        async with _streams(sock) as (reader, writer), asyncio.timeout(_LAST_WORD_S):
+            # Read first: an unread word would have the answer cut off by a reset.
+            await reader.read(_CHUNK)
+            writer.write(word.take_outgoing())
+            await writer.drain()
+
+
 async def join(
     host: str,
     port: int,
@@ -332,11 +336,6 @@ async def _connect(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     try:
         return await asyncio.open_connection(host, port)
-    except ConnectionRefusedError:
-        raise PairingRefusedError(
-            f"Nobody is pairing at {address}: the code has expired, was used, or is void after "
-            "wrong tries. Run `p2psync pair new` on the other device for a new code."
-        ) from None
     except (OSError, UnicodeError) as error:  # UnicodeError: what no name can look like
         reason = getattr(error, "strerror", None) or error
         raise NotFoundError(
@@ -369,6 +368,20 @@ async def _send_last(pairing: HostPairing, writer: asyncio.StreamWriter) -> None
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(_LAST_WORD_S):
             await _send(pairing, writer)
+
+
+@contextlib.asynccontextmanager
+async def _streams(
+    sock: socket.socket,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connected socket as streams; closed in the end, whatever happens."""
+    try:
+        reader, writer = await asyncio.open_connection(sock=sock)
+    except BaseException:
+        sock.close()
+        raise
+    async with _closing(writer):
+        yield reader, writer
 
 
 @contextlib.asynccontextmanager

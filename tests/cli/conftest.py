@@ -35,6 +35,11 @@ class Result:
         return self.err.removesuffix("\n")
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 class CommandLine:
     """Runs `p2psync` with arguments, in `directory`, for `home`."""
 
@@ -45,8 +50,10 @@ class CommandLine:
         self._capsys = capsys
         self._patch = patch
 
-    def __call__(self, *arguments: str | Path, stdin: str = "") -> Result:
-        self._patch.setattr("sys.stdin", io.StringIO(stdin))
+    def __call__(
+        self, *arguments: str | Path, stdin: str = "", at_terminal: bool = False
+    ) -> Result:
+        self._patch.setattr("sys.stdin", (Terminal if at_terminal else io.StringIO)(stdin))
         self._capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         said = self._capsys.readouterr()

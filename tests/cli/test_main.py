@@ -1,4 +1,4 @@
-"""What holds for every verb: exit codes, one sentence for a failure, no traceback, nothing changed."""
+"""What holds for every verb: exit codes, sentences for failures, no traceback, nothing changed."""
 
 import os
 import subprocess

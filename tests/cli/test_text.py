@@ -27,6 +27,7 @@ def test_what_could_mislead_is_escaped_and_the_rest_stays(text: str, harmless: s
     ("count", "text"),
     [
         (0, "0 bytes"),
+        (1, "1 byte"),
         (1023, "1023 bytes"),
         (1024, "1.0 KiB"),
         (1536, "1.5 KiB"),

@@ -33,12 +33,14 @@ class Site:
         self.device = device
         self.links: asyncio.Queue[TlsLink] = asyncio.Queue()
         self.refusals: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.pairing: asyncio.Queue[socket.socket] = asyncio.Queue()
         self.endpoint = Endpoint(
             device.identity,
             device.home,
             listen=listen or (LOOPBACK,),
             on_link=self.links.put,
             on_refused=lambda address, reason: self.refusals.put_nowait((address, reason)),
+            on_pairing=self.pairing.put,
             handshake_timeout=patience,
         )
 
@@ -311,6 +313,7 @@ async def test_a_failing_callback_ends_neither_the_listener_nor_leaks_the_link(
         listen=[LOOPBACK],
         on_link=calls.get("on_link", b.links.put),
         on_refused=calls.get("on_refused", lambda *_: None),  # type: ignore[arg-type]
+        on_pairing=b.pairing.put,
     )
     async with running(a, b):
         pair(a, b)
@@ -464,3 +467,14 @@ def test_the_helpers_notice_a_socket_left_open() -> None:
     assert len(open_sockets() - before) == 2
     ours.close()
     theirs.close()
+
+
+async def test_who_comes_to_pair_is_handed_over_with_what_it_said(alice: Device) -> None:
+    site = Site(alice)
+    async with running(site):
+        with socket.create_connection(site.address) as joiner:
+            joiner.sendall(b"\0\0\0\1x")
+            sock = await asyncio.wait_for(site.pairing.get(), PATIENCE_S)
+            with sock:
+                assert sock.recv(5) == b"\0\0\0\1x"
+    assert site.refusals.empty()

@@ -206,6 +206,21 @@ async def test_an_answer_of_some_other_server_is_a_sentence(tmp_path: Path) -> N
             await ask(ControlClient(tmp_path), "status")
 
 
+async def test_an_answer_that_comes_before_the_request_was_read_is_still_read(
+    tmp_path: Path,
+) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = b'{"error":{"kind":"UsageError","message":"Too long.","exit_code":2}}'
+        writer.write(b"HTTP/1.1 413 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_unix_server(refuse, tmp_path / SOCKET_NAME):
+        with pytest.raises(UsageError, match="Too long"):
+            await ask(ControlClient(tmp_path), "approve", name="x" * 4_000_000)
+
+
 async def test_a_daemon_that_goes_away_while_answering_is_not_running(tmp_path: Path) -> None:
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -222,7 +237,8 @@ async def test_a_daemon_that_does_not_answer_is_given_up_on(
     monkeypatch.setattr("p2psync.web.api._GRACE_S", 0.01)
 
     async def never(**_: object) -> Json:
-        return await asyncio.Event().wait() or {}
+        await asyncio.Event().wait()
+        return {}
 
     control.answers["wait"] = never
 
@@ -268,7 +284,8 @@ async def test_a_stop_cuts_off_a_request_that_would_last(
 
     async def never(**_: object) -> Json:
         begun.set()
-        return await asyncio.Event().wait() or {}
+        await asyncio.Event().wait()
+        return {}
 
     control.answers["wait"] = never
     async with ControlServer(control, tmp_path):
