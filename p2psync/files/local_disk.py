@@ -1,0 +1,135 @@
+"""The `Disk` port on a real directory tree."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from p2psync.config import TrashConfig
+from p2psync.core.entry import Fingerprint, Manifest
+from p2psync.core.relpath import RelPath
+from p2psync.files import hashing, problems, staging
+from p2psync.files import walk as walking
+from p2psync.files.commit import Commit
+from p2psync.files.moves import Mover
+from p2psync.files.root import Root
+from p2psync.files.staging import staging_area
+from p2psync.files.syscalls import System
+from p2psync.files.trash import Aside, Trash, discard_tree
+from p2psync.files.tree import Tree
+from p2psync.ports import Hashed, Place, Problem, Result, Seen, Step, Walk
+
+
+class LocalDisk:
+    """One folder's directory, adopted before with `adopt_root`. Blocking and thread-safe.
+
+    Keeps no handle between calls: each opens the root anew and makes sure that it is still the
+    directory that was added. The first call also moves to the trash what a crash left displaced.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        token: str,
+        trash: TrashConfig,
+        now_ns: Callable[[], int],
+        system: System | None = None,
+    ) -> None:
+        self._system = system or System()
+        self._root = Root(self._system, root, token)
+        self._now_ns = now_ns
+        self._mover = Mover(self._system)
+        self._trash = Trash(trash, now_ns, self._mover)
+        self._changing = threading.Lock()
+        """Held by whoever changes the tree or the trash."""
+        self._recovered = False
+
+    @contextlib.contextmanager
+    def _tree(self) -> Iterator[Tree]:
+        with Tree(self._system, self._root.open()) as tree:
+            if not self._recovered:
+                with self._changing:
+                    self._recover(tree)
+            yield tree
+
+    def _recover(self, tree: Tree) -> None:
+        if not self._recovered:
+            # On a read-only disk there is nothing that could be lost; reading goes on.
+            with contextlib.suppress(OSError):
+                self._trash.recover(tree)
+            self._recovered = True
+
+    def check_root(self) -> None:
+        with self._tree():
+            pass
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
+        with self._tree() as tree:
+            return walking.walk(tree, known, under, now_ns=self._now_ns())
+
+    def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
+        with self._tree() as tree:
+            return walking.look(tree, paths, now_ns=self._now_ns())
+
+    def hash_file(self, path: RelPath) -> Hashed:
+        with self._tree() as tree:
+            return hashing.hash_file(tree, path, self._now_ns)
+
+    def read(self, place: Place) -> bytes:
+        with self._tree() as tree:
+            return hashing.read(tree, place)
+
+    # --- staging -----------------------------------------------------------------------------
+
+    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
+        with self._tree() as tree:
+            staging.stage(tree, files)
+
+    def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
+        with self._tree() as tree:
+            return staging.stage_copy(tree, name, size, offset, source)
+
+    def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
+        with self._tree() as tree:
+            return staging.staged_chunks(tree, name, manifest)
+
+    def unstage(self, names: Iterable[str]) -> None:
+        with self._tree() as tree:
+            staging.unstage(tree, names)
+
+    def staged_names(self) -> list[str]:
+        with self._tree() as tree:
+            return staging.staged_names(tree)
+
+    # --- changing ----------------------------------------------------------------------------
+
+    def commit(self, steps: Sequence[Step]) -> list[Result]:
+        with self._tree() as tree, self._changing:
+            aside = Aside(tree, self._now_ns)
+            commit = Commit(tree, self._mover, aside, self._now_ns)
+            try:
+                results = commit.run(steps)
+            finally:
+                slots = aside.close()
+            if not commit.stranded:
+                self._put_away(tree, slots)
+            return results
+
+    def _put_away(self, tree: Tree, slots: Sequence[str]) -> None:
+        # What cannot be moved now is when the folder is opened next.
+        with contextlib.suppress(OSError):
+            for slot in slots:
+                if self._trash.keeps:
+                    self._trash.take(tree, slot)
+                else:
+                    discard_tree(staging_area(tree), slot)
+
+    def prune_trash(self) -> None:
+        with self._tree() as tree, self._changing:
+            self._trash.prune(tree)
+
+    def kind_of_problem(self, error: OSError, path: str) -> Problem:
+        return problems.kind_of_problem(error, path)

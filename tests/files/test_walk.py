@@ -1,0 +1,269 @@
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from p2psync.core.entry import Kind
+from p2psync.files.fingerprint import UNSEEN
+from p2psync.ports import Outcome
+from tests.files.folder import Folder, make_folder
+from tests.files.interposed import InterposedSystem, fails, once
+from tests.support.contracts.disk import settled
+from tests.support.steps import file, rel, step
+
+
+@pytest.fixture
+def system() -> InterposedSystem:
+    return InterposedSystem()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, system: InterposedSystem) -> Folder:
+    return make_folder(tmp_path / "folder", system)
+
+
+def test_a_name_that_is_no_utf8_is_a_problem_and_hides_only_what_is_below(folder: Folder) -> None:
+    bad = os.fsencode(folder.root) + b"/caf\xe9"
+    os.mkdir(bad)
+    Path(os.fsdecode(bad), "below").write_bytes(b"1")
+    folder.write("good", b"1")
+
+    walk = folder.disk.walk({})
+
+    assert [item.path for item in walk.changed] == ["good"]
+    (problem,) = walk.problems
+    assert problem.path == "caf\\xe9"
+    assert problem.reason == "The name is not valid UTF-8."
+    assert problem.next_step
+
+
+def test_our_own_name_is_ignored_at_the_top_and_a_problem_below(folder: Folder) -> None:
+    folder.make_directory("d")
+    folder.make_directory("d/.p2psync")
+    folder.write("d/.p2psync/file", b"1")
+
+    walk = folder.disk.walk({})
+
+    assert [item.path for item in walk.changed] == ["d"]
+    assert [problem.path for problem in walk.problems] == ["d/.p2psync"]
+
+
+def test_what_is_neither_file_nor_directory_nor_link_is_skipped_in_silence(folder: Folder) -> None:
+    os.mkfifo(folder.root / "pipe")
+    with socket.socket(socket.AF_UNIX) as unix:
+        here = os.getcwd()
+        os.chdir(folder.root)
+        try:
+            unix.bind("socket")
+        finally:
+            os.chdir(here)
+
+        assert folder.disk.walk({}) == ([], [], [])
+        assert folder.disk.look([rel("pipe")]) == {"pipe": None}
+
+
+def test_a_file_that_became_a_pipe_is_missing(folder: Folder) -> None:
+    folder.write("it", b"1")
+    known = settled(folder.disk)
+    folder.remove("it")
+    os.mkfifo(folder.root / "it")
+    assert folder.disk.walk(known).missing == ["it"]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_an_unreadable_directory_hides_what_is_below_and_nothing_else(
+    folder: Folder, system: InterposedSystem, number: int
+) -> None:
+    for path in ("a", "a/b", "c"):
+        folder.make_directory(path)
+        folder.write(f"{path}/file", b"1")
+    known = settled(folder.disk)
+    folder.remove("a/b/file")
+    folder.remove("c/file")
+    for call in ("open_directory", "fstat"):
+        handle_of_b = os.stat(folder.root / "a/b").st_ino
+
+        def is_b(args: tuple[object, ...], inode: int = handle_of_b) -> bool:
+            if isinstance(args[0], int) and len(args) == 1:
+                return os.fstat(args[0]).st_ino == inode
+            return args[-1] == "b"
+
+        system.before = fails(call, number, only=is_b)
+        walk = folder.disk.walk(known)
+        assert walk.missing == ["c/file"]
+        assert [problem.path for problem in walk.problems] == ["a/b"]
+
+
+def test_a_top_that_cannot_be_listed_makes_nothing_missing(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    folder.write("it", b"1")
+    known = settled(folder.disk)
+    system.before = fails("scan", errno.EIO)
+    walk = folder.disk.walk(known)
+    assert walk.missing == []
+    assert len(walk.problems) == 1
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_gone(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    folder.make_directory("d")
+    folder.write("d/it", b"1")
+    system.before = fails("open_directory", errno.EACCES, only=lambda args: args[1] == "d")
+    seen = folder.disk.look([rel("d/it")])[rel("d/it")]
+    assert seen is not None and seen.fingerprint == UNSEEN
+
+
+def test_a_directory_swapped_for_a_link_during_the_walk_is_not_entered(
+    tmp_path: Path, folder: Folder, system: InterposedSystem
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"1")
+    folder.make_directory("d")
+    folder.write("d/it", b"1")
+    known = settled(folder.disk)
+
+    def swap() -> None:
+        os.rename(folder.root / "d", tmp_path / "moved")
+        folder.link("d", str(outside))
+
+    system.before = once("open_directory", swap, skip=2)
+    walk = folder.disk.walk(known)
+
+    assert walk.missing == []
+    assert not any("secret" in item.path for item in walk.changed)
+
+
+def test_links_are_not_followed(tmp_path: Path, folder: Folder) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"1")
+    folder.link("to", str(outside))
+    folder.link("loop", ".")
+
+    walk = folder.disk.walk({})
+
+    assert [(item.path, item.fingerprint.kind) for item in walk.changed] == [
+        ("loop", Kind.SYMLINK),
+        ("to", Kind.SYMLINK),
+    ]
+    assert folder.disk.look([rel("to/secret")]) == {"to/secret": None}
+
+
+def test_a_path_nested_too_deep_is_a_problem(folder: Folder) -> None:
+    handle = os.open(folder.root, os.O_RDONLY)
+    for _ in range(205):
+        os.mkdir("d", dir_fd=handle)
+        below = os.open("d", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = below
+    os.close(handle)
+
+    walk = folder.disk.walk({})
+
+    assert len(walk.changed) == 200
+    assert len(walk.problems) == 1
+
+
+class Mount:
+    """Another file system in the folder, as the kernel's device numbers tell."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_mounted = True
+        self.inode = path.stat().st_ino
+
+    def seen(self, found: os.stat_result) -> os.stat_result:
+        if not self.is_mounted or found.st_ino != self.inode:
+            return found
+        fields = list(found)
+        fields[2] += 1
+        return os.stat_result(fields, {"st_mtime_ns": 0, "st_ctime_ns": 0})
+
+
+class MountSystem(InterposedSystem):
+    mount: Mount | None = None
+
+    def __getattribute__(self, name: str) -> object:
+        attribute = super().__getattribute__(name)
+        mount = object.__getattribute__(self, "mount")
+        if mount is None or name not in ("stat", "fstat", "scan"):
+            return attribute
+        if name == "scan":
+            return lambda handle: (Seen(entry, mount) for entry in attribute(handle))
+        return lambda *args: mount.seen(attribute(*args))
+
+
+class Seen:
+    def __init__(self, entry: os.DirEntry[str], mount: Mount) -> None:
+        self.name = entry.name
+        self._entry = entry
+        self._mount = mount
+
+    def stat(self, *, follow_symlinks: bool) -> os.stat_result:
+        return self._mount.seen(self._entry.stat(follow_symlinks=follow_symlinks))
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> tuple[Folder, Mount]:
+    system = MountSystem()
+    folder = make_folder(tmp_path / "mounted", system)
+    folder.make_directory("disk")
+    mount = Mount(folder.root / "disk")
+    system.mount = mount
+    return folder, mount
+
+
+def test_a_disk_that_is_not_mounted_any_more_is_a_problem_and_no_deletion(
+    mounted: tuple[Folder, Mount],
+) -> None:
+    folder, mount = mounted
+    folder.write("disk/file", b"1")
+    folder.write("other", b"1")
+    known = settled(folder.disk)
+    assert set(known) == {"disk", "disk/file", "other"}
+    folder.remove("disk/file")
+    folder.remove("other")
+    mount.is_mounted = False
+    disk = folder.reopen(folder.disk._system)
+
+    for _ in range(2):
+        walk = disk.walk(known)
+        assert walk.missing == ["other"]
+        assert [problem.path for problem in walk.problems] == ["disk"]
+        assert "not mounted" in walk.problems[0].reason
+    part = disk.walk({rel("disk/file"): known[rel("disk/file")]}, rel("disk/file"))
+    assert part.missing == part.changed == []
+    assert len(part.problems) == 1
+    looked = disk.look([rel("disk/file")])[rel("disk/file")]
+    assert looked is not None and looked.fingerprint == UNSEEN
+
+    mount.is_mounted = True
+    walk = disk.walk(known)
+    assert walk.missing == ["disk/file", "other"]
+    assert walk.problems == []
+
+
+def test_nothing_is_put_where_a_disk_is_not_mounted(mounted: tuple[Folder, Mount]) -> None:
+    folder, mount = mounted
+    folder.disk.walk({})
+    mount.is_mounted = False
+
+    (result,) = folder.disk.commit([step(folder.disk, "disk/new", file(b"1"))])
+
+    assert result.outcome is Outcome.FAILED
+    assert result.problem is not None and result.problem.path == "disk"
+    assert folder.tree() == {"disk": None}
+
+
+def test_a_mount_point_without_anything_known_is_forgotten(mounted: tuple[Folder, Mount]) -> None:
+    folder, mount = mounted
+    folder.disk.walk({})
+    assert "disk" in (folder.root / ".p2psync/mounts").read_text()
+    mount.is_mounted = False
+    assert folder.disk.walk({}).problems == []
+    assert (folder.root / ".p2psync/mounts").read_text() == "[]"

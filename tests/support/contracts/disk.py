@@ -1,0 +1,429 @@
+"""What every `Disk` must do. Inherit `DiskContract` and give it a fixture `world`."""
+
+import random
+from typing import Protocol
+
+import blake3
+import pytest
+
+from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk, Fingerprint, Kind
+from p2psync.core.ids import Digest
+from p2psync.core.manifest import content_id_of_manifest
+from p2psync.core.relpath import RelPath
+from p2psync.ports import Disk, FileChangedError, Outcome, Place, RootUnavailableError, Step
+from tests.support.steps import (
+    DIRECTORY,
+    OLD_MTIME_NS,
+    TOMBSTONE,
+    apply,
+    file,
+    link,
+    metadata,
+    place,
+    rel,
+    seen,
+    step,
+)
+
+Node = bytes | str | None
+"""Bytes of a file, target of a symlink, None for a directory."""
+
+BIG = 2 * SINGLE_CHUNK_MAX + 12_345
+
+
+class World(Protocol):
+    """A folder with its disk, and its user who works on it behind the disk's back."""
+
+    disk: Disk
+
+    def write(self, path: str, data: bytes) -> None:
+        """Save a file, as an editor does that rewrites it in place."""
+
+    def link(self, path: str, target: str) -> None: ...
+    def make_directory(self, path: str) -> None: ...
+    def remove(self, path: str) -> None:
+        """A file, a symlink, or a directory with all it holds."""
+
+    def make_executable(self, path: str) -> None: ...
+    def tree(self) -> dict[str, Node]:
+        """All that people see."""
+
+    def trash(self) -> list[bytes]:
+        """Contents of the files in the trash."""
+
+    def lose_root(self) -> None:
+        """The folder's directory is not there any more."""
+
+
+def bytes_of(seed: int, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+class DiskContract:
+    # --- walking ---------------------------------------------------------------------------
+
+    def test_a_walk_finds_everything_new_in_path_order(self, world: World) -> None:
+        world.make_directory("a")
+        world.write("a/one", b"1")
+        world.link("a/to", "one")
+        world.write("b", b"22")
+
+        walk = world.disk.walk({})
+
+        assert [item.path for item in walk.changed] == ["a", "a/one", "a/to", "b"]
+        assert [item.fingerprint.kind for item in walk.changed] == [
+            Kind.DIRECTORY,
+            Kind.FILE,
+            Kind.SYMLINK,
+            Kind.FILE,
+        ]
+        assert walk.changed[2].target == b"one"
+        assert walk.changed[3].fingerprint.size == 2
+        assert walk.missing == walk.problems == []
+
+    def test_a_walk_of_what_is_known_finds_nothing(self, world: World) -> None:
+        world.make_directory("a")
+        world.write("a/one", b"1")
+        world.link("to", "one")
+        known = settled(world.disk)
+
+        assert world.disk.walk(known) == ([], [], [])
+
+    def test_a_directory_is_unchanged_when_its_children_change(self, world: World) -> None:
+        world.make_directory("a")
+        world.write("a/one", b"1")
+        known = settled(world.disk)
+        world.write("a/two", b"2")
+        world.remove("a/one")
+
+        walk = world.disk.walk(known)
+
+        assert [item.path for item in walk.changed] == ["a/two"]
+        assert walk.missing == ["a/one"]
+
+    def test_a_racy_fingerprint_is_looked_at_again(self, world: World) -> None:
+        world.write("one", b"1")
+        known = {path: mark._replace(racy=True) for path, mark in settled(world.disk).items()}
+
+        assert [item.path for item in world.disk.walk(known).changed] == ["one"]
+
+    def test_changes_of_content_kind_and_exec_bit_are_found(self, world: World) -> None:
+        for name in ("content", "kind", "exec", "same"):
+            world.write(name, b"before")
+        known = settled(world.disk)
+        world.write("content", b"and after")
+        world.remove("kind")
+        world.link("kind", "before")
+        world.make_executable("exec")
+
+        assert [item.path for item in world.disk.walk(known).changed] == ["content", "exec", "kind"]
+
+    def test_a_vanished_directory_is_missing_with_all_below(self, world: World) -> None:
+        world.make_directory("a")
+        world.make_directory("a/b")
+        world.write("a/b/c", b"1")
+        known = settled(world.disk)
+        world.remove("a")
+
+        assert world.disk.walk(known).missing == ["a", "a/b", "a/b/c"]
+
+    def test_a_walk_under_a_directory_sees_only_that(self, world: World) -> None:
+        world.make_directory("a")
+        world.write("a/one", b"1")
+        world.write("b", b"2")
+
+        assert [item.path for item in world.disk.walk({}, rel("a")).changed] == ["a", "a/one"]
+        assert [item.path for item in world.disk.walk({}, rel("b")).changed] == ["b"]
+
+    def test_a_walk_under_what_is_gone_finds_all_of_it_missing(self, world: World) -> None:
+        world.make_directory("a")
+        world.write("a/one", b"1")
+        known = settled(world.disk)
+        world.remove("a")
+
+        assert world.disk.walk(known, rel("a")).missing == ["a", "a/one"]
+
+    def test_looking_tells_what_is_there_and_what_is_not(self, world: World) -> None:
+        world.write("file", b"123")
+        world.link("to", "file")
+
+        found = world.disk.look([rel("file"), rel("to"), rel("none"), rel("to/x"), rel("file/x")])
+
+        one, two = found[rel("file")], found[rel("to")]
+        assert one is not None and one.fingerprint[:2] == (Kind.FILE, 3)
+        assert two is not None and two.target == b"file"
+        assert found[rel("none")] is found[rel("to/x")] is found[rel("file/x")] is None
+
+    # --- reading ---------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("size", [0, 1, SINGLE_CHUNK_MAX])
+    def test_a_small_file_is_named_by_the_digest_of_its_bytes(
+        self, world: World, size: int
+    ) -> None:
+        data = bytes_of(1, size)
+        world.write("file", data)
+
+        hashed = world.disk.hash_file(rel("file"))
+
+        assert hashed.content == blake3.blake3(data).digest()
+        assert hashed.manifest is None
+        assert hashed.fingerprint[:6] == (seen(world.disk, "file") or ())[:6]
+
+    def test_a_larger_file_is_named_by_its_manifest(self, world: World) -> None:
+        data = bytes_of(2, BIG)
+        world.write("file", data)
+
+        hashed = world.disk.hash_file(rel("file"))
+
+        assert hashed.manifest is not None and len(hashed.manifest) >= 2
+        assert hashed.content == content_id_of_manifest(hashed.manifest)
+        at = 0
+        for digest, size in hashed.manifest:
+            assert blake3.blake3(data[at : at + size]).digest() == digest
+            at += size
+        assert at == BIG
+
+    @pytest.mark.parametrize("name", ["none", "directory", "to", "file/x"])
+    def test_what_is_no_file_is_neither_hashed_nor_read(self, world: World, name: str) -> None:
+        world.write("file", b"1")
+        world.make_directory("directory")
+        world.link("to", "file")
+
+        with pytest.raises(FileChangedError):
+            world.disk.hash_file(rel(name))
+        with pytest.raises(FileChangedError):
+            world.disk.read(Place(rel(name), 0, 1))
+
+    def test_a_place_is_read_exactly_or_not_at_all(self, world: World) -> None:
+        world.write("file", b"0123456789")
+
+        assert world.disk.read(Place(rel("file"), 3, 4)) == b"3456"
+        with pytest.raises(FileChangedError):
+            world.disk.read(Place(rel("file"), 3, 8))
+
+    # --- staging ---------------------------------------------------------------------------
+
+    def test_staged_pieces_are_not_seen_and_make_up_the_file(self, world: World) -> None:
+        data = bytes_of(3, BIG)
+        sent = file(data)
+        world.disk.stage([("c-1", BIG, [(100, data[100:])])])
+        world.disk.stage([("c-1", BIG, [(0, data[:100])])])
+
+        assert world.tree() == {}
+        assert world.disk.walk({}) == ([], [], [])
+        assert world.disk.staged_names() == ["c-1"]
+
+        made = step(world.disk, "file", file(b""), name="s-2")._replace(
+            entry=sent.entry, staged="c-1"
+        )
+        assert world.disk.commit([made])[0].outcome is Outcome.DONE
+        assert world.tree() == {"file": data}
+        assert world.disk.staged_names() == ["s-2"]
+
+    def test_chunks_are_known_by_their_bytes(self, world: World) -> None:
+        data = bytes_of(4, 300)
+        manifest = tuple(
+            Chunk(Digest(blake3.blake3(data[at : at + 100]).digest()), 100) for at in (0, 100, 200)
+        )
+        assert world.disk.staged_chunks("c-1", manifest) == [False] * 3
+        world.disk.stage([("c-1", 300, [(0, data[:100]), (100, b"x" * 100)])])
+        assert world.disk.staged_chunks("c-1", manifest) == [True, False, False]
+        world.disk.stage([("c-1", 300, [(100, data[100:])])])
+        assert world.disk.staged_chunks("c-1", manifest) == [True] * 3
+        assert world.disk.staged_chunks("c-1", manifest[:2]) == [False] * 2
+
+    def test_a_staging_file_of_another_size_begins_anew(self, world: World) -> None:
+        world.disk.stage([("c-1", 5, [(0, b"abcde")])])
+        world.disk.stage([("c-1", 3, [(0, b"xy")])])
+        manifest = (
+            Chunk(Digest(blake3.blake3(b"xy").digest()), 2),
+            Chunk(Digest(blake3.blake3(b"\0").digest()), 1),
+        )
+        assert world.disk.staged_chunks("c-1", manifest) == [True, True]
+
+    def test_local_bytes_can_be_copied_into_staging(self, world: World) -> None:
+        world.write("file", b"0123456789")
+
+        assert world.disk.stage_copy("c-1", 6, 1, Place(rel("file"), 2, 4))
+        assert world.disk.stage_copy("c-1", 6, 5, Place(rel("file"), 0, 1))
+        manifest = (
+            Chunk(Digest(blake3.blake3(b"\x002345").digest()), 5),
+            Chunk(Digest(blake3.blake3(b"0").digest()), 1),
+        )
+        assert world.disk.staged_chunks("c-1", manifest) == [True, True]
+        assert not world.disk.stage_copy("c-1", 6, 0, Place(rel("file"), 8, 4))
+        assert not world.disk.stage_copy("c-1", 6, 0, Place(rel("none"), 0, 1))
+
+    def test_staging_files_can_be_dropped(self, world: World) -> None:
+        world.disk.stage([("s-1", 1, [(0, b"1")]), ("s-2", 0, [])])
+        world.disk.unstage(["s-1", "s-3"])
+        assert world.disk.staged_names() == ["s-2"]
+
+    # --- committing ------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("data", [b"", b"hello"])
+    def test_a_new_file_appears_with_its_metadata(self, world: World, data: bytes) -> None:
+        mark = place(world.disk, "file", file(data, executable=True))
+
+        assert world.tree() == {"file": data}
+        assert mark[:3] == (Kind.FILE, len(data), OLD_MTIME_NS)
+        assert mark.executable and not mark.racy
+        assert world.disk.walk({rel("file"): mark}) == ([], [], [])
+        assert world.disk.staged_names() == []
+
+    def test_a_new_link_and_a_new_directory_appear(self, world: World) -> None:
+        known = {rel("to"): place(world.disk, "to", link("no/where"))}
+        known[rel("a")] = place(world.disk, "a", DIRECTORY)
+
+        assert world.tree() == {"to": "no/where", "a": None}
+        assert world.disk.walk(known) == ([], [], [])
+
+    def test_steps_build_on_those_before(self, world: World) -> None:
+        steps = [
+            step(world.disk, "a", DIRECTORY),
+            step(world.disk, "a/b", DIRECTORY),
+            step(world.disk, "a/b/file", file(b"1")),
+        ]
+        results = world.disk.commit(steps)
+        assert [result.outcome for result in results] == [Outcome.DONE] * 3
+        assert [result.step for result in results] == steps
+        assert world.tree() == {"a": None, "a/b": None, "a/b/file": b"1"}
+
+    @pytest.mark.parametrize("new", [file(b"new"), link("new")])
+    @pytest.mark.parametrize("old", [file(b"old"), link("old")])
+    def test_what_is_expected_is_replaced(self, world: World, old, new) -> None:
+        place(world.disk, "it", old)
+        mark = place(world.disk, "it", new)
+
+        assert world.tree() == {"it": b"new" if new.data else "new"}
+        assert world.disk.walk({rel("it"): mark}) == ([], [], [])
+        if old.data:
+            assert world.trash() == [b"old"]
+
+    def test_an_empty_directory_is_replaced_by_a_file(self, world: World) -> None:
+        world.make_directory("it")
+        place(world.disk, "it", file(b"new"))
+        assert world.tree() == {"it": b"new"}
+
+    def test_a_directory_with_children_is_not_replaced(self, world: World) -> None:
+        world.make_directory("it")
+        world.write("it/child", b"1")
+        assert apply(world.disk, "it", file(b"new")).outcome is Outcome.NOT_EMPTY
+        assert apply(world.disk, "it", TOMBSTONE).outcome is Outcome.NOT_EMPTY
+        assert world.tree() == {"it": None, "it/child": b"1"}
+
+    def test_a_file_gives_way_to_a_directory(self, world: World) -> None:
+        place(world.disk, "it", file(b"old"))
+        place(world.disk, "it", DIRECTORY)
+        assert world.tree() == {"it": None}
+        assert world.trash() == [b"old"]
+
+    @pytest.mark.parametrize("old", [file(b"old"), link("old"), DIRECTORY])
+    def test_what_is_expected_is_removed(self, world: World, old) -> None:
+        place(world.disk, "it", old)
+        assert apply(world.disk, "it", TOMBSTONE).outcome is Outcome.DONE
+        assert world.tree() == {}
+        assert world.trash() == ([b"old"] if old.data else [])
+
+    def test_removing_what_is_gone_already_is_done(self, world: World) -> None:
+        mark = place(world.disk, "it", file(b"old"))
+        world.remove("it")
+        (result,) = world.disk.commit([step(world.disk, "it", TOMBSTONE, expected=mark)])
+        assert result.outcome is Outcome.DONE
+        deeper = step(world.disk, "no/it", TOMBSTONE, expected=mark)
+        assert world.disk.commit([deeper])[0].outcome is Outcome.DONE
+
+    def test_making_a_directory_that_is_there_is_done(self, world: World) -> None:
+        world.make_directory("a")
+        (result,) = world.disk.commit([step(world.disk, "a", DIRECTORY)])
+        assert result.outcome is Outcome.DONE
+
+    @pytest.mark.parametrize("new", [file(b"new"), link("new"), DIRECTORY, TOMBSTONE])
+    def test_a_file_edited_meanwhile_is_left_alone(self, world: World, new) -> None:
+        mark = place(world.disk, "it", file(b"old"))
+        world.write("it", b"edited")
+
+        (result,) = world.disk.commit([step(world.disk, "it", new, expected=mark)])
+
+        assert result.outcome is Outcome.CHANGED
+        assert world.tree() == {"it": b"edited"}
+        assert world.trash() == []
+        assert world.disk.staged_names() == (["s-1"] if new.data else [])
+
+    @pytest.mark.parametrize("new", [file(b"new"), link("new"), DIRECTORY])
+    def test_a_file_nobody_knew_of_is_left_alone(self, world: World, new) -> None:
+        world.write("it", b"mine")
+        (result,) = world.disk.commit([step(world.disk, "it", new)])
+        assert result.outcome is Outcome.CHANGED
+        assert world.tree() == {"it": b"mine"}
+
+    @pytest.mark.parametrize("new", [file(b"new"), link("new"), DIRECTORY])
+    def test_what_was_deleted_meanwhile_stays_deleted(self, world: World, new) -> None:
+        mark = place(world.disk, "it", file(b"old"))
+        world.remove("it")
+        (result,) = world.disk.commit([step(world.disk, "it", new, expected=mark)])
+        assert result.outcome is Outcome.CHANGED
+        assert world.tree() == {}
+
+    @pytest.mark.parametrize("new", [file(b"new"), link("new"), DIRECTORY])
+    def test_nothing_is_placed_where_no_directory_is(self, world: World, new) -> None:
+        world.write("file", b"1")
+        world.make_directory("elsewhere")
+        world.link("to", "elsewhere")
+        for path in ("none/it", "file/it", "to/it"):
+            (result,) = world.disk.commit([step(world.disk, path, new)])
+            assert result.outcome is Outcome.NO_PARENT
+        assert world.tree() == {"file": b"1", "elsewhere": None, "to": "elsewhere"}
+
+    def test_metadata_changes_without_content(self, world: World) -> None:
+        world.write("file", b"1")
+        change = metadata("file", seen(world.disk, "file"), executable=True)
+
+        (result,) = world.disk.commit([change])
+
+        assert result.outcome is Outcome.DONE
+        found = seen(world.disk, "file")
+        assert found is not None and result.fingerprint is not None
+        assert found[:6] == result.fingerprint[:6]
+        assert found.mtime_ns == OLD_MTIME_NS and found.executable
+        assert world.tree() == {"file": b"1"}
+
+    def test_metadata_of_an_edited_file_is_left_alone(self, world: World) -> None:
+        mark = place(world.disk, "file", file(b"old"))
+        world.write("file", b"edited")
+        (result,) = world.disk.commit([metadata("file", mark, executable=True)])
+        assert result.outcome is Outcome.CHANGED
+        found = seen(world.disk, "file")
+        assert found is not None and not found.executable
+
+    def test_a_step_without_its_data_fails_alone(self, world: World) -> None:
+        good = step(world.disk, "good", file(b"1"))
+        bad: Step = good._replace(path=rel("bad"), staged="s-2")
+        results = world.disk.commit([bad, good])
+        assert [result.outcome for result in results] == [Outcome.FAILED, Outcome.DONE]
+        assert results[0].problem is not None and results[0].problem.path == "bad"
+        assert world.tree() == {"good": b"1"}
+
+    # --- the root --------------------------------------------------------------------------
+
+    def test_without_the_root_nothing_is_told_or_done(self, world: World) -> None:
+        known = {rel("file"): place(world.disk, "file", file(b"1"))}
+        steps = [step(world.disk, "new", file(b"2"))]
+        world.lose_root()
+
+        for use in (
+            world.disk.check_root,
+            lambda: world.disk.walk(known),
+            lambda: world.disk.look([rel("file")]),
+            lambda: world.disk.hash_file(rel("file")),
+            lambda: world.disk.read(Place(rel("file"), 0, 1)),
+            lambda: world.disk.stage([("s-9", 0, [])]),
+            lambda: world.disk.commit(steps),
+        ):
+            with pytest.raises(RootUnavailableError):
+                use()
+
+
+def settled(disk: Disk) -> dict[RelPath, Fingerprint]:
+    """The tree as an index knows it once the clock has moved on."""
+    return {item.path: item.fingerprint._replace(racy=False) for item in disk.walk({}).changed}

@@ -1,0 +1,396 @@
+"""A folder in memory, and its user who works on it behind the disk's back."""
+
+import errno
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import blake3
+
+from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk, Fingerprint, Kind, Manifest
+from p2psync.core.ids import Digest
+from p2psync.core.manifest import content_id_of_manifest
+from p2psync.core.relpath import RelPath, parent
+from p2psync.files.chunker import cut
+from p2psync.ports import (
+    Action,
+    FileChangedError,
+    Hashed,
+    Outcome,
+    Place,
+    Problem,
+    Result,
+    RootUnavailableError,
+    Seen,
+    Step,
+    Walk,
+)
+
+_DIRECTORY = Fingerprint(Kind.DIRECTORY, 0, 0, 0, 0, executable=False, racy=False)
+
+
+@dataclass(frozen=True)
+class _Node:
+    kind: Kind
+    data: bytes = b""
+    """Of a file its bytes, of a symlink its target."""
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    inode: int = 0
+    executable: bool = False
+
+
+class MemoryDisk:
+    """`ports.Disk`. `granularity_ns` is the step of the times that it gives to files."""
+
+    def __init__(self, now_ns: Callable[[], int], *, granularity_ns: int = 1) -> None:
+        self._now_ns = now_ns
+        self._granularity_ns = granularity_ns
+        self._nodes: dict[RelPath, _Node] = {}
+        self._staged: dict[str, bytearray] = {}
+        self._trash: list[bytes] = []
+        self._next_inode = 1
+        self._lock = threading.RLock()
+        self._interventions: dict[str, list[Callable[[], None]]] = defaultdict(list)
+        self._errors: dict[tuple[str, str], OSError] = {}
+        self.calls: list[str] = []
+        self.root_is_lost = False
+
+    # --- what tests arrange ------------------------------------------------------------------
+
+    def before(self, method: str, act: Callable[[], None]) -> None:
+        """Do `act` at the start of the next call of `method`, as someone would who is quick."""
+        self._interventions[method].append(act)
+
+    def fail(self, method: str, path: str, code: int = errno.EACCES) -> None:
+        """From now on `method` fails for the path or staging name ("" for all)."""
+        self._errors[method, path] = OSError(code, os.strerror(code))
+
+    def mend(self) -> None:
+        """Nothing fails any more."""
+        self._errors.clear()
+
+    def lose_root(self) -> None:
+        self.root_is_lost = True
+
+    def _begin(self, method: str) -> None:
+        self.calls.append(method)
+        acts, self._interventions[method] = self._interventions[method], []
+        for act in acts:
+            act()
+        if self.root_is_lost:
+            raise RootUnavailableError("The directory is gone.")
+        self._check(method, "")
+
+    def _check(self, method: str, path: str) -> None:
+        if (error := self._errors.get((method, path))) is not None:
+            raise error
+
+    # --- the user ----------------------------------------------------------------------------
+
+    def write(self, path: str, data: bytes | str, *, mtime_ns: int | None = None) -> None:
+        """Save a file, as an editor does that rewrites it in place; directories are made."""
+        with self._lock:
+            rel = RelPath(path)
+            above = parent(rel)
+            if above is not None and above not in self._nodes:
+                self.make_directory(above)
+            old = self._nodes.get(rel)
+            now = self._time()
+            self._nodes[rel] = _Node(
+                Kind.FILE,
+                data.encode() if isinstance(data, str) else data,
+                now if mtime_ns is None else mtime_ns,
+                now,
+                old.inode if old is not None and old.kind == Kind.FILE else self._inode(),
+                executable=old is not None and old.executable,
+            )
+
+    def link(self, path: str, target: str) -> None:
+        with self._lock:
+            now = self._time()
+            node = _Node(Kind.SYMLINK, target.encode(), now, now, self._inode())
+            self._nodes[RelPath(path)] = node
+
+    def make_directory(self, path: str) -> None:
+        with self._lock:
+            rel = RelPath(path)
+            above = parent(rel)
+            if above is not None and above not in self._nodes:
+                self.make_directory(above)
+            self._nodes.setdefault(rel, _Node(Kind.DIRECTORY, inode=self._inode()))
+
+    def remove(self, path: str) -> None:
+        """A file, a symlink, or a directory with all it holds."""
+        with self._lock:
+            for each in self._at_and_below(RelPath(path)):
+                del self._nodes[each]
+
+    def rename(self, old: str, new: str) -> None:
+        with self._lock:
+            for each in self._at_and_below(RelPath(old)):
+                node = self._nodes.pop(each)
+                moved = replace(node, ctime_ns=self._time())
+                self._nodes[RelPath(new + each.removeprefix(old))] = moved
+
+    def make_executable(self, path: str) -> None:
+        with self._lock:
+            node = self._nodes[RelPath(path)]
+            changed = replace(node, executable=True, ctime_ns=self._time())
+            self._nodes[RelPath(path)] = changed
+
+    def tree(self) -> dict[str, bytes | str | None]:
+        """All that people see: bytes of a file, target of a symlink, None for a directory."""
+        with self._lock:
+            return {str(path): _shown(node) for path, node in sorted(self._nodes.items())}
+
+    def read_text(self, path: str) -> str:
+        return self._nodes[RelPath(path)].data.decode()
+
+    def is_executable(self, path: str) -> bool:
+        return self._nodes[RelPath(path)].executable
+
+    def trash(self) -> list[bytes]:
+        return self._trash
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _time(self) -> int:
+        return self._now_ns() // self._granularity_ns * self._granularity_ns
+
+    def _inode(self) -> int:
+        self._next_inode += 1
+        return self._next_inode
+
+    def _at_and_below(self, path: RelPath) -> list[RelPath]:
+        return [each for each in self._nodes if each == path or each.startswith(f"{path}/")]
+
+    def _children(self, path: RelPath) -> list[RelPath]:
+        return [each for each in self._nodes if each.startswith(f"{path}/")]
+
+    def _find(self, path: RelPath) -> _Node | None:
+        """None also where a component above is no directory."""
+        above = parent(path)
+        if above is not None:
+            directory = self._find(above)
+            if directory is None or directory.kind != Kind.DIRECTORY:
+                return None
+        return self._nodes.get(path)
+
+    def _mark(self, node: _Node) -> Fingerprint:
+        if node.kind == Kind.DIRECTORY:
+            return _DIRECTORY
+        recent = self._now_ns() - self._granularity_ns
+        return Fingerprint(
+            node.kind,
+            len(node.data),
+            node.mtime_ns,
+            node.ctime_ns,
+            node.inode,
+            node.executable,
+            racy=max(node.mtime_ns, node.ctime_ns) > recent and self._granularity_ns > 1,
+        )
+
+    def _seen(self, path: RelPath, node: _Node) -> Seen:
+        target = node.data if node.kind == Kind.SYMLINK else b""
+        return Seen(path, self._mark(node), target)
+
+    # --- Disk --------------------------------------------------------------------------------
+
+    def check_root(self) -> None:
+        self._begin("check_root")
+
+    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
+        with self._lock:
+            self._begin("walk")
+            paths = self._nodes if under is None else self._at_and_below(under)
+            there = {path: node for path in paths if (node := self._find(path)) is not None}
+            changed = [
+                self._seen(path, node)
+                for path, node in sorted(there.items())
+                if (mark := known.get(path)) is None or not mark.unchanged(self._mark(node))
+            ]
+            return Walk(changed, sorted(known.keys() - there.keys()), [])
+
+    def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
+        with self._lock:
+            self._begin("look")
+            found = {path: self._find(path) for path in paths}
+            return {path: self._seen(path, node) if node else None for path, node in found.items()}
+
+    def hash_file(self, path: RelPath) -> Hashed:
+        with self._lock:
+            self._begin("hash_file")
+            self._check("hash_file", path)
+            node = self._file(path)
+            mark = self._mark(node)
+            if len(node.data) <= SINGLE_CHUNK_MAX:
+                return Hashed(Digest(blake3.blake3(node.data).digest()), None, mark)
+            manifest = chunked(node.data)
+            return Hashed(content_id_of_manifest(manifest), manifest, mark)
+
+    def _file(self, path: RelPath) -> _Node:
+        node = self._find(path)
+        if node is None or node.kind != Kind.FILE:
+            raise FileChangedError(f"“{path}” is no file.")
+        return node
+
+    def read(self, place: Place) -> bytes:
+        with self._lock:
+            self._begin("read")
+            self._check("read", place.path)
+            data = self._file(place.path).data[place.offset : place.offset + place.size]
+            if len(data) != place.size:
+                raise FileChangedError(f"“{place.path}” is shorter.")
+            return data
+
+    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
+        with self._lock:
+            self._begin("stage")
+            for name, size, pieces in files:
+                self._check("stage", name)
+                staged = self._staging(name, size)
+                for offset, data in pieces:
+                    staged[offset : offset + len(data)] = data
+
+    def _staging(self, name: str, size: int) -> bytearray:
+        if len(self._staged.get(name, b"")) != size or name not in self._staged:
+            self._staged[name] = bytearray(size)
+        return self._staged[name]
+
+    def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
+        with self._lock:
+            self._begin("stage_copy")
+            try:
+                data = self.read(source)
+            except FileChangedError:
+                return False
+            self._staging(name, size)[offset : offset + len(data)] = data
+            return True
+
+    def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
+        with self._lock:
+            self._begin("staged_chunks")
+            staged = self._staged.get(name, b"")
+            if len(staged) != sum(chunk.size for chunk in manifest):
+                return [False] * len(manifest)
+            done = []
+            at = 0
+            for digest, size in manifest:
+                done.append(blake3.blake3(bytes(staged[at : at + size])).digest() == digest)
+                at += size
+            return done
+
+    def unstage(self, names: Iterable[str]) -> None:
+        with self._lock:
+            self._begin("unstage")
+            for name in names:
+                self._staged.pop(name, None)
+
+    def staged_names(self) -> list[str]:
+        with self._lock:
+            self._begin("staged_names")
+            return sorted(self._staged)
+
+    def commit(self, steps: Sequence[Step]) -> list[Result]:
+        with self._lock:
+            self._begin("commit")
+            return [self._carry_out(step) for step in steps]
+
+    def _carry_out(self, step: Step) -> Result:
+        try:
+            self._check("commit", step.path)
+        except OSError as error:
+            return Result(step, Outcome.FAILED, problem=self.kind_of_problem(error, step.path))
+        above = parent(step.path)
+        directory = None if above is None else self._find(above)
+        if above is not None and (directory is None or directory.kind != Kind.DIRECTORY):
+            gone = step.action is Action.REMOVE
+            return Result(step, Outcome.DONE if gone else Outcome.NO_PARENT)
+        found = self._find(step.path)
+        if step.action is Action.REMOVE and found is None:
+            return Result(step, Outcome.DONE)
+        is_directory = found is not None and found.kind == Kind.DIRECTORY
+        if step.action is Action.MAKE_DIRECTORY and is_directory:
+            return Result(step, Outcome.DONE, _DIRECTORY)
+        if not _is_expected(None if found is None else self._mark(found), step.expected):
+            return Result(step, Outcome.CHANGED)
+        if step.action is Action.SET_METADATA:
+            assert found is not None
+            new = replace(
+                found,
+                mtime_ns=step.entry.mtime_ns,
+                executable=step.entry.executable,
+                ctime_ns=self._time(),
+            )
+            self._nodes[step.path] = new
+            return Result(step, Outcome.DONE, self._mark(new))
+        if is_directory and self._children(step.path):
+            return Result(step, Outcome.NOT_EMPTY)
+        return self._replace(step, found)
+
+    def _replace(self, step: Step, found: _Node | None) -> Result:
+        new = self._new_node(step)
+        if new is None and step.action is not Action.REMOVE:
+            error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return Result(step, Outcome.FAILED, problem=self.kind_of_problem(error, step.path))
+        if found is not None and found.kind == Kind.FILE:
+            self._trash.append(found.data)
+        if new is None:
+            del self._nodes[step.path]
+            return Result(step, Outcome.DONE)
+        self._nodes[step.path] = new
+        mark = self._mark(new)
+        return Result(step, Outcome.DONE, mark._replace(racy=False))
+
+    def _new_node(self, step: Step) -> _Node | None:
+        entry = step.entry
+        if step.action is Action.REMOVE:
+            return None
+        if entry.kind == Kind.DIRECTORY:
+            return _Node(Kind.DIRECTORY, inode=self._inode())
+        if entry.kind == Kind.SYMLINK:
+            return _Node(Kind.SYMLINK, entry.content, 0, self._time(), self._inode())
+        staged = self._staged.pop(step.staged, None)
+        if staged is None:
+            return None
+        return _Node(
+            Kind.FILE,
+            bytes(staged),
+            entry.mtime_ns,
+            self._time(),
+            self._inode(),
+            entry.executable,
+        )
+
+    def kind_of_problem(self, error: OSError, path: str) -> Problem:
+        return Problem(path, error.strerror or "", "Try something else.")
+
+    def prune_trash(self) -> None:
+        self._trash.clear()
+
+
+def _is_expected(found: Fingerprint | None, expected: Fingerprint | None) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    return found[:6] == expected[:6]
+
+
+def _shown(node: _Node) -> bytes | str | None:
+    if node.kind == Kind.DIRECTORY:
+        return None
+    return node.data if node.kind == Kind.FILE else node.data.decode()
+
+
+def chunked(data: bytes) -> Manifest:
+    """The chunks that every device cuts these bytes into."""
+
+    def read_into(view: memoryview, offset: int) -> None:
+        view[:] = data[offset : offset + len(view)]
+
+    return tuple(
+        Chunk(Digest(blake3.blake3(chunk).digest()), len(chunk))
+        for chunk in cut(read_into, len(data))
+    )
