@@ -2,15 +2,16 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from p2psync.core.entry import Entry, Fingerprint, Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.relpath import RelPath
 from p2psync.errors import DamagedError
-from p2psync.ports import Counts, Cursor, Held, Place, Row, Wanted
+from p2psync.ports import Counts, Cursor, Held, Offer, Place, Row, Wanted
 from p2psync.storage import contents as places
 from p2psync.storage import held as table
 from p2psync.storage import offers as peers
@@ -136,11 +137,19 @@ class SqliteFolderIndex:
     async def counts(self) -> Counts:
         return self._state.counts
 
+    async def recorded_after(self, sequence: int) -> tuple[int, int]:
+        return await self._database.run(
+            lambda connection: table.recorded_after(connection, sequence)
+        )
+
+    async def participants(self) -> list[DeviceID]:
+        return await self._database.run(peers.load_participants)
+
     async def digest(self) -> bytes:
         return await self._database.run(table.digest_of_live)
 
     async def record(
-        self, rows: Sequence[Row], *, settled: Sequence[tuple[RelPath, DeviceID]] = ()
+        self, rows: Sequence[Row], *, settled: Sequence[tuple[RelPath, Offer]] = ()
     ) -> int:
         recorded = {row.path for row in rows}
         offered = {path for path, _ in settled}
@@ -190,27 +199,35 @@ class SqliteFolderIndex:
         seen: Sequence[RelPath] = (),
     ) -> None:
         def change(connection: sqlite3.Connection) -> None:
-            peers.drop_offers(connection, [(path, peer) for path in seen])
+            peers.drop_offers_at(connection, peer, seen)
             peers.store_offers(connection, peer, offers)
             peers.store_cursor(connection, peer, cursor)
 
         await self._change_offers([*seen, *(path for _, path, _ in offers)], change)
 
-    async def settle(self, settled: Sequence[tuple[RelPath, DeviceID]]) -> None:
+    async def settle(self, settled: Sequence[tuple[RelPath, Offer]]) -> None:
         await self._change_offers(
             (path for path, _ in settled),
             lambda connection: peers.drop_offers(connection, settled),
         )
 
     async def wanted(
-        self, *, limit: int, tombstones: bool, skip: Iterable[RelPath] = ()
+        self,
+        *,
+        limit: int,
+        tombstones: bool,
+        after: tuple[int, ...] = (),
+        skip: Mapping[RelPath, int] = MappingProxyType({}),
     ) -> list[Wanted]:
-        skipped = list(skip)
+        skipped = dict(skip)
         return await self._database.run(
             lambda connection: peers.choose_wanted(
-                connection, limit=limit, tombstones=tombstones, skip=skipped
+                connection, limit=limit, tombstones=tombstones, after=after, skip=skipped
             )
         )
+
+    async def wanted_at(self, paths: Sequence[RelPath]) -> dict[RelPath, Wanted]:
+        return await self._database.run(lambda connection: peers.wanted_at(connection, paths))
 
     async def reset_peer(self, peer: DeviceID) -> None:
         def change(connection: sqlite3.Connection) -> _State:
@@ -286,26 +303,33 @@ class SqliteFolderIndex:
         return dropped
 
 
-async def open_folder_index(path: Path, *, randomness: Callable[[int], bytes]) -> SqliteFolderIndex:
+async def open_folder_index(
+    path: Path, *, randomness: Callable[[int], bytes], now_ns: int = 0
+) -> SqliteFolderIndex:
     """Open or create the index in the file `path`.
 
+    Sequences and counters go on from at least `now_ns` in microseconds. A file that was put back
+    from a backup knows nothing of the numbers given out since, and its peers do: to use one again
+    would hide from them whatever it now stands for.
     A damaged file is renamed aside and a new index, with a new replica, begun; `recovered` then
     says so. Raises ConfigError when a newer p2psync wrote the file, StorageError.
     """
     recovered = None
     try:
-        database, state = await _open(path, randomness)
+        database, state = await _open(path, randomness, now_ns)
     except DamagedError:
         aside = await asyncio.to_thread(set_aside, path)
         recovered = (
             f"The index {path} was damaged and is being rebuilt from the files; none of them was "
             f"touched. The damaged index is kept as {aside.name}; check the disk it was on."
         )
-        database, state = await _open(path, randomness)
+        database, state = await _open(path, randomness, now_ns)
     return SqliteFolderIndex(database, state, randomness=randomness, recovered=recovered)
 
 
-async def _open(path: Path, randomness: Callable[[int], bytes]) -> tuple[Database, _State]:
+async def _open(
+    path: Path, randomness: Callable[[int], bytes], now_ns: int
+) -> tuple[Database, _State]:
     def load(connection: sqlite3.Connection) -> _State:
         with transaction(connection):
             meta = dict(connection.execute("SELECT name, value FROM meta"))
@@ -316,7 +340,10 @@ async def _open(path: Path, randomness: Callable[[int], bytes]) -> tuple[Databas
                     "sequence": 0,
                     "counter": 0,
                 }
-                _store_meta(connection, **meta)
+            least = now_ns // 1000
+            meta["sequence"] = max(meta["sequence"], least)
+            meta["counter"] = max(meta["counter"], least)
+            _store_meta(connection, **meta)
         return _State(**meta, counts=measure(connection, held=None, wanted=None))
 
     if await asyncio.to_thread(is_marked, path):

@@ -60,6 +60,14 @@ def entries_after(
     return [(number, RelPath(path), unpack_entry(entry)) for number, path, entry in rows]
 
 
+def recorded_after(connection: sqlite3.Connection, sequence: int) -> tuple[int, int]:
+    """How many rows come after `sequence`, and the bytes of their files."""
+    count, size = connection.execute(
+        "SELECT count(*), total(iif(kind = 2, size, 0)) FROM held WHERE sequence > ?", (sequence,)
+    ).fetchone()
+    return count, int(size)
+
+
 def digest_of_live(connection: sqlite3.Connection) -> bytes:
     """The sum, modulo 2^256, of the BLAKE3 of each (path, kind, content, executable) in msgpack.
 

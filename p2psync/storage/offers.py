@@ -5,7 +5,7 @@ inside a transaction.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 from p2psync.core.entry import SINGLE_CHUNK_MAX, Entry
@@ -25,50 +25,68 @@ from p2psync.storage.packing import (
 # Of a path's offers that qualify only the least leads, so that each path is chosen once. Within a
 # class of sizes the order is that of arrival, which is mostly by directory: rows that are settled
 # together then lie together.
-_CHOSEN_LIVE = """
-SELECT path FROM wanted AS lead
-WHERE kind > 0 AND path NOT IN (SELECT value FROM json_each(:skip)) AND NOT EXISTS (
+_STAMP = "(SELECT max(id) FROM wanted AS other WHERE other.path = lead.path)"
+_CHOSEN_LIVE = f"""
+SELECT path, {_STAMP}, depth, size_class, id FROM wanted AS lead
+WHERE kind > 0 AND (depth, size_class, id) > (?, ?, ?) AND NOT EXISTS (
     SELECT 1 FROM wanted AS other WHERE other.path = lead.path AND other.kind > 0
     AND (other.size_class, other.peer) < (lead.size_class, lead.peer))
-ORDER BY depth, size_class, id LIMIT :limit
+ORDER BY depth, size_class, id
 """
-_CHOSEN_TOMBSTONES = """
-SELECT path FROM wanted AS lead
-WHERE kind = 0 AND path NOT IN (SELECT value FROM json_each(:skip)) AND NOT EXISTS (
+_CHOSEN_TOMBSTONES = f"""
+SELECT path, {_STAMP}, depth, id FROM wanted AS lead
+WHERE kind = 0 AND (depth, id) < (?, ?) AND NOT EXISTS (
     SELECT 1 FROM wanted AS other WHERE other.path = lead.path
     AND (other.kind > 0 OR other.peer < lead.peer))
-ORDER BY depth DESC, id DESC LIMIT :limit
+ORDER BY depth DESC, id DESC
 """
+_BEFORE_LIVE = (-1, -1, -1)
+_BEFORE_TOMBSTONES = (1 << 62, 1 << 62)
 _DETAILS = """
 SELECT wanted.path, held.sequence, held.entry, held.fingerprint,
-       peers.device, wanted.sequence, wanted.entry
+       peers.device, wanted.id, wanted.sequence, wanted.entry
 FROM wanted JOIN peers ON peers.id = wanted.peer LEFT JOIN held ON held.path = wanted.path
 WHERE wanted.path IN (SELECT value FROM json_each(:paths)) ORDER BY wanted.path, wanted.peer
 """
 
 
 def choose_wanted(
-    connection: sqlite3.Connection, *, limit: int, tombstones: bool, skip: Iterable[RelPath]
+    connection: sqlite3.Connection,
+    *,
+    limit: int,
+    tombstones: bool,
+    after: tuple[int, ...],
+    skip: Mapping[RelPath, int],
 ) -> list[Wanted]:
     """As `ports.FolderIndex.wanted`."""
-    chosen = connection.execute(
-        _CHOSEN_TOMBSTONES if tombstones else _CHOSEN_LIVE,
-        {"limit": limit, "skip": path_list(skip)},
-    )
-    paths = [RelPath(path) for (path,) in chosen]
+    query = _CHOSEN_TOMBSTONES if tombstones else _CHOSEN_LIVE
+    places: dict[RelPath, tuple[int, ...]] = {}
+    rows = connection.execute(query, after or (_BEFORE_TOMBSTONES if tombstones else _BEFORE_LIVE))
+    for path, stamp, *place in rows:
+        if skip.get(path) != stamp:
+            places[path] = tuple(place)
+            if len(places) == limit:
+                break
+    found = wanted_at(connection, list(places))
+    return [found[path]._replace(place=place) for path, place in places.items()]
+
+
+def wanted_at(connection: sqlite3.Connection, paths: Sequence[RelPath]) -> dict[RelPath, Wanted]:
+    """As `ports.FolderIndex.wanted_at`."""
     rows = connection.execute(_DETAILS, {"paths": path_list(paths)})
-    wanted = {
-        path: Wanted(
+    wanted = {}
+    for (path, *columns), group in groupby(rows, key=lambda row: row[:4]):
+        listed = list(group)
+        wanted[RelPath(path)] = Wanted(
             path=RelPath(path),
-            held=None if sequence is None else unpack_held(sequence, entry, fingerprint),
+            held=None if columns[0] is None else unpack_held(*columns),
             offers=tuple(
                 Offer(DeviceID(device), number, unpack_entry(offered))
-                for *_, device, number, offered in offers
+                for *_, device, _, number, offered in listed
             ),
+            stamp=max(row[5] for row in listed),
         )
-        for (path, sequence, entry, fingerprint), offers in groupby(rows, key=lambda row: row[:4])
-    }
-    return [wanted[path] for path in paths]
+    return wanted
 
 
 def store_offers(
@@ -86,12 +104,22 @@ def store_offers(
     )
 
 
-def drop_offers(
-    connection: sqlite3.Connection, settled: Iterable[tuple[RelPath, DeviceID]]
+def drop_offers(connection: sqlite3.Connection, settled: Iterable[tuple[RelPath, Offer]]) -> None:
+    """Exactly these: a peer may have offered another version since."""
+    connection.executemany(
+        "DELETE FROM wanted WHERE path = ? AND peer = (SELECT id FROM peers WHERE device = ?) "
+        "AND sequence = ? AND entry = ?",
+        ((path, offer.peer, offer.sequence, pack_entry(offer.entry)) for path, offer in settled),
+    )
+
+
+def drop_offers_at(
+    connection: sqlite3.Connection, peer: DeviceID, paths: Iterable[RelPath]
 ) -> None:
+    """Whatever the peer offers there."""
     connection.executemany(
         "DELETE FROM wanted WHERE path = ? AND peer = (SELECT id FROM peers WHERE device = ?)",
-        settled,
+        ((path, peer) for path in paths),
     )
 
 
@@ -127,6 +155,11 @@ def store_acknowledged(connection: sqlite3.Connection, peer: DeviceID, cursor: C
         "UPDATE peers SET acknowledged_epoch = ?, acknowledged_sequence = ? WHERE id = ?",
         (*cursor, _number_of(connection, peer)),
     )
+
+
+def load_participants(connection: sqlite3.Connection) -> list[DeviceID]:
+    rows = connection.execute("SELECT device FROM peers WHERE epoch > 0 ORDER BY id")
+    return [DeviceID(device) for (device,) in rows]
 
 
 def drop_peer(connection: sqlite3.Connection, peer: DeviceID) -> None:

@@ -40,8 +40,9 @@ CREATE TABLE peers (
 );
 
 -- A row is a version that a peer holds at a path and that this device has not settled yet.
+-- No number is ever given twice, so that it tells one offer from what replaced it.
 CREATE TABLE wanted (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     path TEXT NOT NULL,
     peer INTEGER NOT NULL REFERENCES peers (id) ON DELETE CASCADE,
     sequence INTEGER NOT NULL,  -- the peer's
