@@ -1,7 +1,8 @@
 """What to do about one path: its held entry and all that peers offer for it become a decision.
 
-Deciding again after a decision was carried out decides nothing more, and the order in which
-offers came does not matter: `merge` is symmetric, and the fold runs in the order of the dots.
+Deciding again after a decision was carried out decides nothing more, and neither the order in which
+offers came matters nor which version is held. Versions that others have seen take part last: they
+would make conflicts of what is none any more.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import DeviceID
-from p2psync.core.merge import conflict_copy, merge
+from p2psync.core.merge import conflict_copy, merge, rank
 from p2psync.core.relpath import RelPath
 
 
@@ -46,21 +47,30 @@ class Decision(NamedTuple):
 
 def decide(path: RelPath, held: Entry | None, offers: Sequence[tuple[DeviceID, Entry]]) -> Decision:
     """`offers` has at least one entry."""
-    ordered = sorted(offers, key=lambda offer: offer[1].version.dot)
-    versions = ([held] if held is not None else []) + [entry for _, entry in ordered]
-    winner, *rest = versions
+    versions = {entry for _, entry in offers} | ({held} if held is not None else set())
+    ranked = sorted(versions, key=rank, reverse=True)
+    winner, *rest = sorted(ranked, key=lambda entry: _is_seen(entry, versions))
     losers: list[Entry] = []
     for entry in rest:
         winner, loser = merge(winner, entry)
         if loser is not None:
             losers.append(loser)
     copies: dict[RelPath, Copy] = {}
-    for loser in losers:
-        if loser.same_content(winner):
-            continue
-        name, entry = conflict_copy(path, loser)
-        copies[name] = Copy(name, entry, _holders(offers, loser))
+    preserved = [winner]
+    for loser in sorted(losers, key=rank, reverse=True):
+        if not any(loser.same_content(other) for other in preserved):
+            preserved.append(loser)
+            name, entry = conflict_copy(path, loser)
+            copies[name] = Copy(name, entry, _holders(offers, loser))
     return Decision(path, held, winner, tuple(copies.values()), _holders(offers, winner))
+
+
+def _is_seen(entry: Entry, versions: Iterable[Entry]) -> bool:
+    """Whether another version has seen this one, and not the other way round as well."""
+    return any(
+        other.version.covers(entry.version.dot) and not entry.version.covers(other.version.dot)
+        for other in versions
+    )
 
 
 def _holders(offers: Iterable[tuple[DeviceID, Entry]], wanted: Entry) -> tuple[DeviceID, ...]:

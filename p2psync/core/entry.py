@@ -15,7 +15,7 @@ MAX_FILE_SIZE = 1 << 50
 
 
 class Kind(IntEnum):
-    """Ordered by what a path should show when versions are concurrent: the greater wins."""
+    """What a path shows. The numbers go to disk and wire."""
 
     TOMBSTONE = 0
     SYMLINK = 1

@@ -18,7 +18,7 @@ _GROUP = 13
 
 
 def _check_character(group: str) -> str:
-    """Weighted sum modulo the prime 31: notices single slips (but a for 7) and swaps of neighbours."""
+    """Weighted sum modulo the prime 31: notices single slips (but a for 7) and swapped ones."""
     total = sum((place + 1) * _ALPHABET.index(char) for place, char in enumerate(group))
     return _ALPHABET[total % 31]
 

@@ -1,4 +1,4 @@
-"""A file's list of chunks: how it is cut, the bytes of the list, and the content id that names it."""
+"""A file's list of chunks: how it is cut, the list's bytes, and the content id that names it."""
 
 from typing import NamedTuple
 

@@ -2,24 +2,35 @@
 
 *Covering* is the only judge where one version has seen the other. Where neither has, the election
 is total and symmetric: a version whose content the other side has already replaced loses; then
-directory > file > symlink > tombstone; then the higher stamp; then the higher dot.
+directory > file or symlink > tombstone; then the higher stamp; then the higher dot. So an edit wins
+over a deletion and over a chmod, and a chmod over a deletion of the same content. (A directory
+wins because of what lies in it.)
 
 The joined vector says of every dot it covers: this content was replaced by someone who saw it, or
 is preserved as a conflict copy. So a loser's copy must be held before the joined version is
-recorded, and vectors that cover each other need no further copies. All devices join the same
-dots, so their vectors grow to one and the same, and among mutually covering versions the election
-is by a total order: that is why every order of exchange ends in the same entry.
+recorded, and vectors that cover each other need no further copies. Of two that do, the one that
+knows all the other knows and more wins. Else it is the one that would have lost if they had met at
+first: that it covers the stronger one means that it has won over what replaced that. All devices
+join the same dots, so their vectors grow to one and the same, and for equal vectors the order is
+total: that is why every exchange ends in one and the same entry.
+
+Versions that are concurrent, each made by someone who saw all of what was there before, are elected
+alike in every order. Where someone replaces or deletes one side of a conflict that others are just
+settling, its old content may stay as a conflict copy, and which of the others shows may depend on
+who heard what first: nothing is lost, and all devices agree.
 """
 
 import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import blake3
 import msgspec
 
 from p2psync.core.entry import Entry, Kind
-from p2psync.core.relpath import MAX_COMPONENT_BYTES, RelPath
-from p2psync.core.version import first_version, join
+from p2psync.core.relpath import MAX_COMPONENT_BYTES, MAX_PATH_BYTES, RelPath
+from p2psync.core.version import Vector, Version, first_version, join
+
+_MAX_AUTHOR_BYTES = 64
 
 
 class Merged(NamedTuple):
@@ -29,16 +40,24 @@ class Merged(NamedTuple):
     """The other, where its content is to be preserved under a conflict name first."""
 
 
-def _rank(entry: Entry) -> tuple[int, int, object, object, int, bool, bytes]:
+def rank(entry: Entry) -> tuple[Any, ...]:
+    """Orders versions that do not know of each other. No two entries have the same, not even those
+    that a hostile peer gives one dot."""
     version = entry.version
     return (
-        entry.kind,
+        entry.is_live,
+        entry.kind == Kind.DIRECTORY,
         version.stamp,
         version.origin,
         version.dot,
         entry.mtime_ns,
         entry.executable,
+        entry.kind,
         entry.content,
+        entry.size,
+        entry.copy_of,
+        version.author,
+        version.vector,
     )
 
 
@@ -47,12 +66,22 @@ def _first_wins(one: Entry, other: Entry) -> bool:
     other_saw = other.version.covers(one.version.dot)
     if one_saw != other_saw:
         return one_saw
-    if not one.same_content(other):
+    if one_saw:
+        one_knows = _knows(one.version, other.version.vector)
+        other_knows = _knows(other.version, one.version.vector)
+        if one_knows != other_knows:
+            return one_knows
+        return rank(one) <= rank(other)
+    if one.version.origin != other.version.origin:
         one_replaced = one.version.covers(other.version.origin)
         other_replaced = other.version.covers(one.version.origin)
         if one_replaced != other_replaced:
             return one_replaced
-    return _rank(one) >= _rank(other)
+    return rank(one) >= rank(other)
+
+
+def _knows(version: Version, vector: Vector) -> bool:
+    return join(version.vector, vector) == version.vector
 
 
 def merge(one: Entry, other: Entry) -> Merged:
@@ -61,7 +90,7 @@ def merge(one: Entry, other: Entry) -> Merged:
     needs_copy = (
         loser.kind in (Kind.FILE, Kind.SYMLINK)
         and not loser.same_content(winner)
-        and not winner.version.covers(loser.version.origin)
+        and (not winner.version.covers(loser.version.origin) or _is_forked(winner, loser))
     )
     vector = join(winner.version.vector, loser.version.vector)
     if vector != winner.version.vector:
@@ -70,11 +99,18 @@ def merge(one: Entry, other: Entry) -> Merged:
     return Merged(winner, loser if needs_copy else None)
 
 
+def _is_forked(winner: Entry, loser: Entry) -> bool:
+    """Whether one dot names two writes: a device was copied, or its disk set back, and both went
+    on. Covering tells nothing then."""
+    return winner.is_live and winner.version.origin == loser.version.origin
+
+
 def conflict_copy(path: RelPath, loser: Entry) -> tuple[RelPath, Entry]:
     """Where a losing content is kept, and its entry there.
 
     Both derive from the write that made the content, so every device that preserves it makes
-    the same entry, and making it again after someone deleted it changes nothing.
+    the same entry, and making it again after someone deleted it changes nothing. Where the name
+    has no room beside the original it is in a directory further up.
     """
     origin = loser.version.origin
     mark = blake3.blake3(f"{path}\0{origin.replica}.{origin.counter}".encode()).hexdigest()[:6]
@@ -85,9 +121,16 @@ def conflict_copy(path: RelPath, loser: Entry) -> tuple[RelPath, Entry]:
     stem, dot, suffix = name.rpartition(".")
     if not stem or len(suffix) > 16:
         stem, dot, suffix = name, "", ""
-    tail = f" (conflict {loser.version.author} {moment:%Y-%m-%d} {mark}){dot}{suffix}"
-    room = MAX_COMPONENT_BYTES - len(tail.encode())
-    stem = stem.encode()[:room].decode(errors="ignore")
+    author = _shortened(loser.version.author, _MAX_AUTHOR_BYTES)
+    tail = f" (conflict {author} {moment:%Y-%m-%d} {mark}){dot}{suffix}"
+    stem = _shortened(stem, MAX_COMPONENT_BYTES - len(tail.encode()))
+    while directory and len(f"{directory}/{stem}{tail}".encode()) > MAX_PATH_BYTES:
+        directory, slash, _ = directory.rpartition("/")
     version = first_version(origin, stamp=loser.version.stamp, author=loser.version.author)
     copy = msgspec.structs.replace(loser, version=version, copy_of=path)
     return RelPath(f"{directory}{slash}{stem}{tail}"), copy
+
+
+def _shortened(text: str, size: int) -> str:
+    """As many of the first characters as fit in `size` bytes."""
+    return text.encode()[:size].decode(errors="ignore")

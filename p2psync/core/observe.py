@@ -3,7 +3,15 @@
 from typing import NamedTuple
 
 from p2psync.core.entry import Entry, Kind
-from p2psync.core.version import Dot, Version, content_successor, metadata_successor
+from p2psync.core.version import (
+    Dot,
+    Version,
+    content_successor,
+    deletion_successor,
+    metadata_successor,
+)
+
+_LATEST = (1 << 63) - 1
 
 
 class Observation(NamedTuple):
@@ -33,6 +41,8 @@ def successor(
     seen_version = held.version if held is not None else None
     if held is not None and held.kind == seen.kind and held.content == seen.content:
         version = metadata_successor(held.version, dot)
+    elif held is not None and seen.kind == Kind.TOMBSTONE:
+        version = deletion_successor(held.version, dot, now_ns=max(now_ns, 0), author=author)
     else:
         written = min(seen.mtime_ns, now_ns) if seen.kind == Kind.FILE else now_ns
         version = content_successor(seen_version, dot, now_ns=max(written, 0), author=author)
@@ -43,6 +53,6 @@ def successor(
 def _entry(version: Version, seen: Observation, copy_of: str) -> Entry:
     if seen.kind != Kind.FILE:
         return Entry(seen.kind, version, seen.content, copy_of=copy_of)
-    return Entry(
-        seen.kind, version, seen.content, seen.size, seen.mtime_ns, seen.executable, copy_of
-    )
+    # Some file systems have times that no peer would take.
+    mtime_ns = min(max(seen.mtime_ns, -_LATEST), _LATEST)
+    return Entry(seen.kind, version, seen.content, seen.size, mtime_ns, seen.executable, copy_of)

@@ -3,8 +3,9 @@
 A *dot* names one write: the replica that made it and that replica's running counter. A version's
 *vector* covers every dot it has seen (Almeida et al., "Scalable and Accurate Causality Tracking
 for Eventually Consistent Stores", 2014). Its *origin* is the dot of the write that made the
-content, so a later chmod or touch is a new version of the same content. Its *stamp* (Kulkarni et
-al., "Logical Physical Clocks", 2014) grows along every chain of content writes.
+content, so a later chmod or touch is a new version of the same content; a deletion's is that of the
+content that was deleted. Its *stamp* (Kulkarni et al., "Logical Physical Clocks", 2014) grows along
+every chain of content writes, up to the end of time that fits the wire.
 """
 
 from typing import NamedTuple
@@ -13,6 +14,11 @@ import msgspec
 
 Vector = tuple[tuple[int, int], ...]
 """(replica, counter) pairs, ordered by replica, each replica once, counters from 1."""
+
+
+MAX_STAMP = (1 << 63) - 1
+"""The last stamp. Beyond it vectors and dots still tell versions apart, so that a peer's absurd
+stamp costs the order by time, for that path, and nothing else."""
 
 
 class Dot(NamedTuple):
@@ -65,13 +71,13 @@ def first_version(dot: Dot, *, stamp: int, author: str) -> Version:
 
 
 def content_successor(seen: Version | None, dot: Dot, *, now_ns: int, author: str) -> Version:
-    """The version of new content (or of a deletion) written by someone who saw `seen`.
+    """The version of new content written by someone who saw `seen`.
 
     `now_ns` is the time of the write as well as it is known; the stamp passes that of `seen`.
     """
     if seen is None:
-        return first_version(dot, stamp=now_ns, author=author)
-    stamp = max(now_ns, seen.stamp + 1)
+        return first_version(dot, stamp=min(now_ns, MAX_STAMP), author=author)
+    stamp = min(max(now_ns, seen.stamp + 1), MAX_STAMP)
     vector = join(seen.vector, (_pair(dot),))
     return Version(dot=dot, origin=dot, stamp=stamp, vector=vector, author=author)
 
@@ -85,3 +91,13 @@ def metadata_successor(seen: Version, dot: Dot) -> Version:
         vector=join(seen.vector, (_pair(dot),)),
         author=seen.author,
     )
+
+
+def deletion_successor(seen: Version, dot: Dot, *, now_ns: int, author: str) -> Version:
+    """The version of a deletion: it keeps the origin of what was deleted.
+
+    So a chmod of that content, concurrent with its deletion, can be told from one of a content
+    that was replaced before the deletion.
+    """
+    version = content_successor(seen, dot, now_ns=now_ns, author=author)
+    return msgspec.structs.replace(version, origin=seen.origin)

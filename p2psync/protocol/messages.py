@@ -130,6 +130,16 @@ class Pong(Message, frozen=True, tag=14):
     pass
 
 
+class FolderDigest(Message, frozen=True, tag=16):
+    """Sent at rest: the digest of all that the sender holds, at its `sequence`, when it knew the
+    receiver's index up to `received`. Another digest at the same sequences means a drift."""
+
+    folder: Name
+    sequence: Count
+    received: Count
+    digest: Hash
+
+
 class Goodbye(Message, frozen=True, tag=15):
     """The sender is about to close; `reason` is for people."""
 
@@ -152,4 +162,5 @@ AnyMessage = (
     | Ping
     | Pong
     | Goodbye
+    | FolderDigest
 )

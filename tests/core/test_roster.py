@@ -11,13 +11,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from p2psync.core.ids import DeviceID
-from p2psync.core.roster import (
+from p2psync.core.roster import OwnDevice, Roster
+from p2psync.core.statements import (
     MAX_STATEMENTS,
+    MAX_TERM,
     Add,
-    OwnDevice,
     Remove,
     Rename,
-    Roster,
     Signed,
     Statement,
     decode_statements,
@@ -59,13 +59,15 @@ def _by(author: OwnDevice, statement: Statement) -> Signed:
     return Signed(encoded, author.sign(b"p2psync roster statement 1\0" + encoded))
 
 
-def _add(author: OwnDevice, device: OwnDevice, name: str = "name") -> Signed:
-    return _by(author, Add(author.device, device.device, device.certificate, name))
+def _add(author: OwnDevice, device: OwnDevice, name: str = "name", *, term: int = 0) -> Signed:
+    return _by(author, Add(author.device, device.device, device.certificate, name, term))
 
 
-def _remove(author: OwnDevice, device: OwnDevice, *keeps: OwnDevice) -> Signed:
-    kept = tuple(sorted(own.device for own in keeps))
-    return _by(author, Remove(author.device, device.device, kept))
+def _remove(
+    author: OwnDevice, device: OwnDevice, *keeps: OwnDevice, term: int = 0, upto: int = 0
+) -> Signed:
+    kept = tuple(sorted((own.device, upto) for own in keeps))
+    return _by(author, Remove(author.device, device.device, kept, term))
 
 
 def _pair(left: OwnDevice, right: OwnDevice) -> list[Signed]:
@@ -169,11 +171,31 @@ def test_encodings_other_than_the_canonical_are_ignored() -> None:
     long_form = msgspec.msgpack.encode(Remove(A.device, B.device, ())).replace(
         b"\xc4\x20" + B.device, b"\xc5\x00\x20" + B.device
     )
-    unsorted = msgspec.msgpack.encode(
-        Remove(A.device, B.device, tuple(sorted([C.device, D.device], reverse=True)))
-    )
+    pairs = sorted([(C.device, 0), (D.device, 0)])
+    unsorted = msgspec.msgpack.encode(Remove(A.device, B.device, tuple(reversed(pairs))))
+    twice = msgspec.msgpack.encode(Remove(A.device, B.device, ((C.device, 0), (C.device, 1))))
+    without_term = msgspec.msgpack.encode(["remove", A.device, B.device, []])
     roster = _roster(_pair(A, B))
-    for encoded in [long_form, unsorted, b"", b"\x90", b"\x93\xa3add", b"\xff" * 9]:
+    for encoded in [
+        *[long_form, unsorted, twice, without_term],
+        *[b"", b"\x90", b"\x93\xa3add", b"\xff" * 9],
+    ]:
+        signed = Signed(encoded, A.sign(b"p2psync roster statement 1\0" + encoded))
+        assert roster.merge([signed], A) == roster
+
+
+@pytest.mark.parametrize("term", [-1, MAX_TERM + 1, 1 << 64, 0.5, "1", None])
+def test_terms_that_are_no_terms_are_ignored(term: object) -> None:
+    roster = _roster(_pair(A, B))
+    for statement in [
+        ["add", A.device, C.device, C.certificate, "c", term],
+        ["remove", A.device, B.device, [], term],
+        ["remove", A.device, B.device, [[C.device, term]], 0],
+    ]:
+        try:
+            encoded = msgspec.msgpack.encode(statement)
+        except OverflowError:
+            continue
         signed = Signed(encoded, A.sign(b"p2psync roster statement 1\0" + encoded))
         assert roster.merge([signed], A) == roster
 
@@ -226,8 +248,6 @@ def test_a_removal_wins_over_additions_of_the_same_device() -> None:
     removed = _roster(_star(A, B, C)).remove(A, B.device)
     again = removed.merge([_add(C, B), _add(B, B), _add(A, B, "back")], A)
     assert _others(again) == "c"
-    with pytest.raises(RefusedError, match="new identity"):
-        again.add(A, certificate=B.certificate, name="b")
 
 
 def test_whom_the_removed_device_added_stays() -> None:
@@ -326,6 +346,115 @@ def test_removing_twice_changes_nothing() -> None:
     assert roster.remove(C, B.device) == roster
 
 
+# --- letting in again ---------------------------------------------------------------------------
+
+
+def test_a_removed_device_that_is_paired_again_is_a_member_for_everybody() -> None:
+    removed = _roster(_star(A, B, C)).remove(A, B.device)
+    for own in (A, C):
+        again = removed.add(own, certificate=B.certificate, name="back")
+        assert [_others(again, each) for each in (A, B, C)] == ["bc", "ac", "ab"]
+        assert again.view(A.device).removed == again.view(B.device).removed_by == frozenset()
+        assert again.members(C.device)[B.device].name == "back"
+
+
+def test_who_was_let_in_again_can_be_removed_and_let_in_again() -> None:
+    roster = _roster(_star(A, B, C))
+    for own in (A, C, A):
+        roster = roster.remove(own, B.device)
+        assert (_others(roster), _others(roster, C)) == ("c", "a")
+        assert roster.view(B.device).removed_by == {own.device}
+        roster = roster.add(own, certificate=B.certificate, name="b")
+        assert (_others(roster), _others(roster, C)) == ("bc", "ab")
+
+
+def test_who_was_let_in_again_adds_and_removes_like_others() -> None:
+    roster = _roster(_star(A, B, C, D)).remove(A, B.device)
+    roster = roster.add(A, certificate=B.certificate, name="b")
+    roster = roster.add(B, certificate=E.certificate, name="e").remove(B, D.device)
+    assert _others(roster, C) == "abe"
+
+
+def test_two_devices_that_let_in_again_at_once_agree() -> None:
+    removed = _roster(_star(A, B, C)).remove(A, B.device)
+    at_a = removed.add(A, certificate=B.certificate, name="by a")
+    at_c = removed.add(C, certificate=B.certificate, name="by c")
+    merged = at_a.merge(at_c.statements, A)
+    assert merged == at_c.merge(at_a.statements, C)
+    assert merged.members(A.device)[B.device] == merged.members(C.device)[B.device]
+    assert _others(merged.remove(A, B.device), C) == "a"
+
+
+def test_a_removal_beats_the_letting_in_again_that_did_not_know_of_it() -> None:
+    removed = _roster(_star(A, B, C, D)).remove(A, B.device)
+    at_d = removed.add(D, certificate=B.certificate, name="b").remove(D, B.device)
+    at_c = removed.add(C, certificate=B.certificate, name="b")
+    assert _others(at_c, A) == "bcd"
+    assert _others(at_c.merge(at_d.statements, C), A) == "cd"
+
+
+def test_a_removal_that_did_not_know_of_the_first_does_not_outlast_letting_in_again() -> None:
+    group = _roster(_star(A, B, C))
+    again = group.remove(A, B.device).add(A, certificate=B.certificate, name="b")
+    merged = group.remove(C, B.device).merge(again.statements, C)
+    assert _others(merged, C) == "ab"
+
+
+def test_a_thief_does_not_let_itself_in_again() -> None:
+    """It signed ahead, at every term it liked, and its accomplice E was removed with it."""
+    group = [*_star(A, B, C), *_pair(B, E)]
+    removed = _roster(group).remove(A, B.device).remove(A, E.device)
+    ahead = [
+        signed
+        for term in (0, 1, 2, MAX_TERM)
+        for signed in [_add(B, B, term=term), _add(B, E, term=term), _add(E, B, term=term)]
+    ]
+    assert _others(removed.merge(ahead, A)) == "c"
+    assert _others(removed.merge([*ahead, _remove(B, C), _remove(E, C)], A)) == "c"
+
+
+def test_a_removal_overrides_additions_that_do_not_count_yet() -> None:
+    """C, whom B removed, added E ahead: else E's removal of B would count because it counts."""
+    roster = _roster([*_star(A, B, C, D, E), _add(C, E, term=1), _remove(B, C)])
+    assert _others(roster.remove(A, E.device).merge([_remove(E, B)], A)) == "bd"
+
+
+def test_a_kept_addition_is_kept_as_it_was_and_no_later_one_with_it() -> None:
+    """A removes D, then B, whose old addition of D leads to E and so is kept."""
+    group = [*_star(A, B, C), *_pair(B, D), *_pair(D, E)]
+    roster = _roster(group).remove(A, D.device).remove(A, B.device)
+    assert _others(roster) == "ce"
+    assert _others(roster.merge([_add(B, D, term=1), _add(B, D, term=9)], A)) == "ce"
+
+
+def test_whom_a_device_added_after_it_was_let_in_again_stays_when_it_is_removed_again() -> None:
+    roster = _roster([*_star(A, B, C), *_pair(B, D)]).remove(A, B.device)
+    roster = roster.add(C, certificate=B.certificate, name="b")
+    roster = roster.add(B, certificate=E.certificate, name="e").remove(A, B.device)
+    assert _others(roster) == "cde"
+    assert _others(roster, C) == "ade"
+
+
+def test_letting_in_again_lets_in_nobody_else() -> None:
+    roster = _roster(_star(A, B, C)).remove(A, B.device)
+    roster = roster.merge([_add(B, D), _add(D, E), _remove(B, C)], A)
+    again = roster.add(A, certificate=B.certificate, name="b")
+    assert _others(again) == "bc"
+    assert _others(again.add(B, certificate=D.certificate, name="d")) == "bcd"
+
+
+def test_one_who_was_let_in_again_has_not_returned_unasked() -> None:
+    removed = _roster(_star(A, B, C)).remove(A, B.device)
+    again = removed.add(C, certificate=B.certificate, name="b")
+    assert again.view(A.device).returned_since(removed.view(A.device)) == frozenset()
+
+
+def test_a_removal_at_the_last_term_is_for_good() -> None:
+    roster = _roster([*_star(A, B, C), _remove(A, B, term=MAX_TERM)])
+    with pytest.raises(RefusedError, match="new identity"):
+        roster.add(A, certificate=B.certificate, name="b")
+
+
 # --- names --------------------------------------------------------------------------------------
 
 
@@ -411,8 +540,16 @@ def test_a_roster_that_would_grow_too_big_is_refused_and_the_old_one_stays() -> 
 
 _authors = st.sampled_from(DEVICES)
 _keeps = st.lists(_authors, unique_by=lambda own: own.device, max_size=5)
-_additions = st.builds(_add, _authors, _authors, st.sampled_from(["x", "y"]))
-_removals = st.builds(lambda by, of, keeps: _remove(by, of, *keeps), _authors, _authors, _keeps)
+_terms = st.integers(0, 2)
+_additions = st.builds(_add, _authors, _authors, st.sampled_from(["x", "y"]), term=_terms)
+_removals = st.builds(
+    lambda by, of, keeps, term, upto: _remove(by, of, *keeps, term=term, upto=upto),
+    _authors,
+    _authors,
+    _keeps,
+    _terms,
+    _terms,
+)
 _renames = st.builds(
     lambda by, of, name, stamp: _by(by, Rename(by.device, of.device, name, stamp)),
     _authors,
@@ -420,6 +557,7 @@ _renames = st.builds(
     st.sampled_from(["x", "y"]),
     st.integers(0, 3),
 )
+_additions_not_again = st.builds(_add, _authors, _authors)
 _statements = st.lists(_additions | _removals | _renames, max_size=14)
 _extra = st.lists(st.one_of(_additions, _additions, _removals, _renames), max_size=6)
 _GROUP = _star(A, B, C, D, E)
@@ -476,7 +614,7 @@ def test_a_removed_device_stays_removed_whatever_it_signs(
     later = data.draw(
         st.lists(
             st.one_of(
-                st.builds(_add, st.just(gone), _authors),
+                st.builds(_add, st.just(gone), _authors, term=st.integers(0, 4)),
                 st.builds(lambda of, keeps: _remove(gone, of, *keeps), _authors, _keeps),
             ),
             max_size=6,
@@ -496,11 +634,26 @@ def test_a_removed_device_removes_nobody_in_the_eyes_of_others(later: list[Signe
 
 
 @_PROPERTY
-@given(_statements)
-def test_a_removal_by_a_member_in_good_standing_is_for_ever(statements: list[Signed]) -> None:
+@given(st.lists(_additions_not_again | _removals | _renames, max_size=14))
+def test_a_removal_by_a_member_in_good_standing_wins_over_all_additions_of_its_term(
+    statements: list[Signed],
+) -> None:
     removed = _roster(_GROUP).remove(A, B.device)
     after = removed.merge(statements, A).view(A.device)
     assert B.device not in after.members
+
+
+@_PROPERTY
+@given(_statements)
+def test_letting_in_again_changes_only_that_device(statements: list[Signed]) -> None:
+    roster = _roster([*_GROUP, *statements])
+    before = roster.view(A.device)
+    for own in DEVICES:
+        if own.device in before.removed:
+            again = roster.add(A, certificate=own.certificate, name="again")
+            after = again.view(A.device)
+            assert after.members.keys() == before.members.keys() | {own.device}
+            assert after.returned_since(before) == frozenset()
 
 
 @_PROPERTY
