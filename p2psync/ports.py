@@ -6,6 +6,7 @@ that is `async` never blocks the event loop.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from p2psync.core.entry import Entry, Fingerprint, Manifest
@@ -25,7 +26,7 @@ class Clock(Protocol):
 
 
 class Randomness(Protocol):
-    def __call__(self, size: int) -> bytes:
+    def __call__(self, size: int, /) -> bytes:
         """`size` unpredictable bytes."""
 
 
@@ -54,6 +55,47 @@ class Link(Protocol):
         """All of the buffers in order; waits while the peer is slow."""
 
     async def close(self) -> None: ...
+
+
+Address = tuple[str, int]
+"""Host (IP address or name; IPv6 without brackets) and TCP port."""
+
+
+class DialRefusedError(P2psyncError):
+    """One side does not accept the other; `str` says which and what to do."""
+
+
+class Dialer(Protocol):
+    async def dial(
+        self,
+        host: str,
+        port: int,
+        *,
+        expect: DeviceID,
+        timeout: float,  # noqa: ASYNC109 - one bound for look-up, connection and handshake
+    ) -> Link:
+        """A link to that paired device, owned by the caller. Raises DialRefusedError when a side
+        does not accept the other, another P2psyncError when no link came about."""
+
+
+# --- what the device as a whole remembers -----------------------------------------------------
+
+
+class RosterStore(Protocol):
+    async def roster(self) -> bytes:
+        """As last saved; empty when none ever was."""
+
+    async def save_roster(self, body: bytes) -> None:
+        """Durable on return."""
+
+
+class AddressStore(Protocol):
+    async def addresses(self) -> dict[DeviceID, list[tuple[str, int, int | None]]]:
+        """(host, port, when it last worked in ns) by device, the most promising first."""
+
+    async def save_address(
+        self, device: DeviceID, host: str, port: int, last_ok_ns: int | None
+    ) -> None: ...
 
 
 # --- index ------------------------------------------------------------------------------------
@@ -90,6 +132,10 @@ class Wanted(NamedTuple):
     path: RelPath
     held: Held | None
     offers: tuple[Offer, ...]
+    place: tuple[int, ...] = ()
+    """Where the path stands in the order of `FolderIndex.wanted`."""
+    stamp: int = 0
+    """Another one whenever an offer was added to the path's or replaced among them."""
 
 
 class Cursor(NamedTuple):
@@ -142,10 +188,13 @@ class FolderIndex(Protocol):
         """Of live entries at and below `under` (None: all)."""
 
     async def record(
-        self, rows: Sequence[Row], *, settled: Sequence[tuple[RelPath, DeviceID]] = ()
+        self, rows: Sequence[Row], *, settled: Sequence[tuple[RelPath, Offer]] = ()
     ) -> int:
         """Store `rows` under new sequences (in the order given), drop the settled offers; the new
-        `sequence`. Advances `counter` to the highest own dot in `rows`."""
+        `sequence`. Advances `counter` to the highest own dot in `rows`.
+
+        Exactly the offers given are dropped: what replaced one meanwhile stays.
+        """
 
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
         """Replace fingerprints of held paths; no new sequences."""
@@ -171,13 +220,25 @@ class FolderIndex(Protocol):
         """Drop all that is kept of a peer that left."""
 
     async def wanted(
-        self, *, limit: int, tombstones: bool, skip: Iterable[RelPath] = ()
+        self,
+        *,
+        limit: int,
+        tombstones: bool,
+        after: tuple[int, ...] = (),
+        skip: Mapping[RelPath, int] = MappingProxyType({}),
     ) -> list[Wanted]:
         """Unsettled paths, the shortest first: with `tombstones` False those with any live
-        offer; True those with only tombstones offered, deepest first."""
+        offer; True those with only tombstones offered, deepest first.
 
-    async def settle(self, settled: Sequence[tuple[RelPath, DeviceID]]) -> None:
-        """Drop offers that changed nothing."""
+        Only those that stand in line after the place `after`, and not those in `skip` whose
+        stamp is still the one given there.
+        """
+
+    async def wanted_at(self, paths: Sequence[RelPath]) -> dict[RelPath, Wanted]:
+        """Those of the paths that have offers."""
+
+    async def settle(self, settled: Sequence[tuple[RelPath, Offer]]) -> None:
+        """Drop exactly these offers, that changed nothing."""
 
     async def cursor(self, peer: DeviceID) -> Cursor:
         """What has been received of the peer's index; (0, 0) for none."""
@@ -201,6 +262,15 @@ class FolderIndex(Protocol):
     async def manifest(self, content: bytes) -> Manifest | None: ...
     async def save_manifest(self, content: bytes, manifest: Manifest) -> None: ...
     async def counts(self) -> Counts: ...
+    async def recorded_after(self, sequence: int) -> tuple[int, int]:
+        """How many paths have a row after `sequence`, and the bytes of their files."""
+
+    async def participants(self) -> list[DeviceID]:
+        """Peers whose index was ever received, as far as they were not forgotten."""
+
+    async def collect_garbage(self) -> int:
+        """Drop what nothing names any more; how many. To be called minutes apart or more."""
+
     async def conflicts(self) -> list[tuple[RelPath, Held]]: ...
     async def digest(self) -> bytes:
         """32 bytes equal on two devices that hold equal live entries (path, kind, content,
@@ -333,3 +403,11 @@ class Disk(Protocol):
 
     def kind_of_problem(self, error: OSError, path: str) -> Problem:
         """The error as a sentence and a next step."""
+
+    def prune_trash(self) -> None:
+        """Bring the trash within its bounds, the oldest going first."""
+
+
+class Watcher(Protocol):
+    async def run(self) -> None:
+        """Tell of paths that may have changed, until cancelled."""

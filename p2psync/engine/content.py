@@ -21,6 +21,10 @@ from p2psync.ports import Disk, FileChangedError, FolderIndex, Place
 
 Sessions = Callable[[], dict[DeviceID, Session]]
 
+_SMALL_PREFIX = "s-"
+_Small = tuple[str, int, list[tuple[int, bytes]]]
+"""As `Disk.stage` takes it."""
+
 
 class FileWanted(NamedTuple):
     path: RelPath
@@ -45,53 +49,92 @@ class Contents:
         self._disk = disk
         self._sessions = sessions
         self._next_name = 0
+        self._cleared = False
 
-    async def stage_small(self, files: Sequence[FileWanted]) -> dict[RelPath, Staged]:
-        """Stage files of one chunk; the paths whose bytes could be had."""
+    def connected(self) -> frozenset[Session]:
+        """The sessions that contents could come from now."""
+        return frozenset(self._sessions().values())
+
+    async def stage_small(self, files: Sequence[FileWanted]) -> dict[RelPath, Staged | OSError]:
+        """Stage files of one chunk: those whose bytes could be had, or why they are not staged."""
+        await self._clear_leftovers()
         by_content: dict[bytes, list[FileWanted]] = defaultdict(list)
         for file in files:
             by_content[file.entry.content].append(file)
-        staged: dict[RelPath, Staged] = {}
+        outcomes: dict[RelPath, Staged | OSError] = {}
 
         async def deliver(chunks: Sequence[tuple[Digest, bytes]]) -> None:
-            batch: list[tuple[str, int, list[tuple[int, bytes]]]] = []
+            batch: list[tuple[RelPath, _Small]] = []
             for digest, data in chunks:
                 for file in by_content[digest]:
-                    if len(data) != file.entry.size:
-                        continue
-                    self._next_name += 1
-                    name = f"s-{self._next_name}"
-                    batch.append((name, len(data), [(0, data)] if data else []))
-                    staged[file.path] = Staged(name, None)
-            await asyncio.to_thread(self._disk.stage, batch)
+                    if len(data) == file.entry.size:
+                        self._next_name += 1
+                        pieces = [(0, data)] if data else []
+                        batch.append(
+                            (file.path, (f"{_SMALL_PREFIX}{self._next_name}", len(data), pieces))
+                        )
+            if batch:
+                outcomes.update(await asyncio.to_thread(self._stage, batch))
 
         places = await self._index.find_contents(list(by_content))
         local = [
-            Place(path, 0, by_content[content][0].entry.size)
+            (Digest(content), [Place(path, 0, by_content[content][0].entry.size) for path in paths])
             for content, paths in places.items()
-            for path in paths[:1]
         ]
         for at in range(0, len(local), 64):
-            found = await asyncio.to_thread(self._read_verified, local[at : at + 64])
-            await deliver([item for item in found if item[0] in by_content])
+            await deliver(await asyncio.to_thread(self._read_verified, local[at : at + 64]))
         needs = [
             Need(Digest(content), wanting[0].entry.size, _sources(wanting))
             for content, wanting in by_content.items()
-            if not any(file.path in staged for file in wanting)
+            if not any(file.path in outcomes for file in wanting)
         ]
         await fetch_chunks(self._folder, needs, self._sessions, deliver)
-        return staged
+        return outcomes
 
-    def _read_verified(self, places: Sequence[Place]) -> list[tuple[Digest, bytes]]:
-        """Runs in a worker thread. What was read under the digest it really has."""
+    def _stage(self, batch: Sequence[tuple[RelPath, _Small]]) -> dict[RelPath, Staged | OSError]:
+        """Runs in a worker thread. Where not all can be staged, as many as can."""
+        try:
+            self._disk.stage([file for _, file in batch])
+        except OSError as error:
+            if len(batch) == 1:
+                return {batch[0][0]: error}
+            half = len(batch) // 2
+            return self._stage(batch[:half]) | self._stage(batch[half:])
+        return {path: Staged(file[0], None) for path, file in batch}
+
+    def _read_verified(
+        self, wanted: Sequence[tuple[Digest, Sequence[Place]]]
+    ) -> list[tuple[Digest, bytes]]:
+        """Runs in a worker thread. What is really there, of any of the places of each."""
         found: list[tuple[Digest, bytes]] = []
-        for place in places:
-            try:
-                data = self._disk.read(place)
-            except (OSError, FileChangedError):
-                continue
-            found.append((Digest(blake3.blake3(data).digest()), data))
+        for digest, places in wanted:
+            for place in places:
+                try:
+                    data = self._disk.read(place)
+                except (OSError, FileChangedError):
+                    continue
+                if blake3.blake3(data).digest() == digest:
+                    found.append((digest, data))
+                    break
         return found
+
+    def abandon(self) -> None:
+        """What is staged will not be committed: a pull ended halfway."""
+        self._cleared = False
+
+    async def drop(self, staged: Iterable[Staged]) -> None:
+        """Small files that were not placed; the chunks of large ones are kept for the next try."""
+        names = [each.name for each in staged if each.name.startswith(_SMALL_PREFIX)]
+        if names:
+            await asyncio.to_thread(self._disk.unstage, names)
+
+    async def _clear_leftovers(self) -> None:
+        """Names of small files are given anew by every process, so nothing may have them yet."""
+        if not self._cleared:
+            names = await asyncio.to_thread(self._disk.staged_names)
+            left = [name for name in names if name.startswith(_SMALL_PREFIX)]
+            await asyncio.to_thread(self._disk.unstage, left)
+            self._cleared = True
 
     async def stage_large(self, file: FileWanted) -> Staged | None:
         """Stage a file of several chunks, going on where an earlier attempt stopped; None when

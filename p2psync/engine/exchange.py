@@ -3,6 +3,9 @@
 Sends the own index from where the peer says it knows it, and everything recorded later as soon as
 it is recorded; stores what the peer sends as offers. The order "row before announcement" holds
 because only what the index returns is sent.
+
+Either side may make its offer again at any time, while batches are under way: so what was already
+received may come again and is passed over, and the sender starts anew from where it is asked to.
 """
 
 import asyncio
@@ -30,14 +33,19 @@ class ExchangeOwner(Protocol):
 
     def offers_arrived(self) -> None: ...
     async def rolled_back(self) -> None:
-        """A peer knows more of our index than we do: it was restored from an earlier state."""
+        """A peer knows more of our index than we do: it was restored from an earlier state.
+
+        To do: holding the folder's turn (a new version may be half made under the old replica),
+        `renew_replica`; then `restart` every exchange. What is held keeps its versions: peers that
+        know later ones by the old replica offer them, and no dot of it is given out any more.
+        """
 
 
 class Exchange:
     def __init__(
         self, folder: str, session: Session, index: FolderIndex, owner: ExchangeOwner
     ) -> None:
-        self._folder = folder
+        self.folder = folder
         self._index = index
         self._owner = owner
         self.session = session
@@ -50,10 +58,10 @@ class Exchange:
         self._sent: int | None = None
         """Our sequence up to which the peer was told; None until it said what it knows."""
         self._wake = asyncio.Event()
-        self._acknowledged = (-1, -1)
+        self._acknowledged = (-1, -1, -1)
 
     def recorded(self) -> None:
-        """The own index has new rows."""
+        """The own index has new rows, or offers were settled: `run` tells the peer."""
         self._wake.set()
 
     @property
@@ -70,50 +78,53 @@ class Exchange:
         cursor = await self._index.cursor(self.peer)
         self.session.post(
             FolderOffer(
-                self._folder, self._index.epoch, self._index.sequence, cursor.epoch, cursor.sequence
+                self.folder, self._index.epoch, self._index.sequence, cursor.epoch, cursor.sequence
             )
         )
 
     async def run(self) -> None:
-        """Send what the peer does not know yet, for as long as the session lives."""
+        """Send what the peer does not know yet, for as long as the session lives. Raises
+        SessionClosedError."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            await self.acknowledge()
             while self._sent is not None and self._sent < self._index.sequence:
-                await self._send_next()
+                await self._send_next(self._sent)
 
-    async def _send_next(self) -> None:
-        assert self._sent is not None
-        epoch = self._index.epoch
-        entries = await self._index.entries_after(self._sent, ENTRIES_IN_BATCH)
-        batch = _fitting(entries)
-        if epoch != self._index.epoch:
+    async def _send_next(self, after: int) -> None:
+        epoch, latest = self._index.epoch, self._index.sequence
+        entries = await self._index.entries_after(after, ENTRIES_IN_BATCH)
+        if epoch != self._index.epoch or after != self._sent:
+            # Meanwhile it was asked for from elsewhere.
             return
-        # A gap at the end is of rows that were replaced meanwhile: they come under later numbers.
-        self._sent = batch[-1][0] if batch else self._index.sequence
-        await self.session.send(IndexBatch(self._folder, epoch, self._sent), pack_entries(batch))
+        batch = _fitting(entries)
+        # Numbers without a row are of rows that were replaced and come under later numbers, or of
+        # tombstones that nobody needs any more.
+        self._sent = batch[-1][0] if batch else latest
+        await self.session.send(IndexBatch(self.folder, epoch, self._sent), pack_entries(batch))
 
     async def on_offer(self, offer: FolderOffer) -> None:
         cursor = await self._index.cursor(self.peer)
-        if cursor.epoch != offer.epoch or cursor.sequence > offer.sequence:
+        if cursor.epoch != offer.epoch:
             await self._index.reset_peer(self.peer)
             await self._index.receive(self.peer, Cursor(offer.epoch, 0), [])
             cursor = Cursor(offer.epoch, 0)
-        self.theirs = Cursor(offer.epoch, offer.sequence)
+        # An offer may be older than what came since. If the peer's index is, it learns that from
+        # our offer and begins a new epoch.
+        self.theirs = Cursor(offer.epoch, max(offer.sequence, cursor.sequence))
         self.received = cursor.sequence
-        if offer.cursor_epoch == self._index.epoch:
-            if offer.cursor_sequence > self._index.sequence:
-                await self._owner.rolled_back()
-                return
-            self._sent = offer.cursor_sequence
-        else:
-            self._sent = 0
+        known = Cursor(offer.cursor_epoch, offer.cursor_sequence)
+        if known.epoch == self._index.epoch and known.sequence > self._index.sequence:
+            await self._owner.rolled_back()
+        self._sent = known.sequence if known.epoch == self._index.epoch else 0
         self._wake.set()
-        await self.acknowledge()
+        # What was offered before can be asked for again.
+        self._owner.offers_arrived()
 
     async def restart(self) -> None:
         """The own epoch changed: the peer is to be told everything anew."""
-        self._sent = 0
+        self._sent = None if self._sent is None else 0
         await self.offer()
         self._wake.set()
 
@@ -122,10 +133,11 @@ class Exchange:
         if batch.epoch != self.theirs.epoch:
             return
         sequences = [sequence for sequence, _, _ in entries]
-        if sequences != sorted(set(sequences)) or (
-            sequences and (sequences[0] <= self.received or sequences[-1] > batch.upto)
-        ):
+        if sequences != sorted(set(sequences)) or (sequences and sequences[-1] > batch.upto):
             raise RemoteProtocolError("The peer sent its index out of order.")
+        if batch.upto <= self.received:
+            return
+        entries = [entry for entry in entries if entry[0] > self.received]
         if self._knows_more_of_us(entries):
             await self._owner.rolled_back()
         held = await self._index.held([path for _, path, _ in entries])
@@ -155,16 +167,20 @@ class Exchange:
 
     async def acknowledge(self) -> None:
         """Tell the peer how far its index is stored and settled here, if that is news."""
-        now = (self.received, await self._index.applied(self.peer))
-        if now != self._acknowledged and self.theirs.epoch:
+        epoch, received = self.theirs.epoch, self.received
+        applied = await self._index.applied(self.peer)
+        now = (epoch, received, min(applied, received))
+        if now != self._acknowledged and epoch == self.theirs.epoch != 0:
             self._acknowledged = now
-            self.session.post(IndexAck(self._folder, self.theirs.epoch, *now))
+            self.session.post(IndexAck(self.folder, *now))
 
     async def on_ack(self, ack: IndexAck) -> None:
         if ack.epoch != self._index.epoch:
             return
         if ack.applied > self._index.sequence:
             raise RemoteProtocolError("The peer acknowledges what was never sent.")
+        if self.applied_by_peer == Cursor(ack.epoch, ack.applied):
+            return
         self.applied_by_peer = Cursor(ack.epoch, ack.applied)
         await self._index.set_acknowledged(self.peer, self.applied_by_peer)
 

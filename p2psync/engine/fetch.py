@@ -13,6 +13,7 @@ import blake3
 
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.engine.session import Session, SessionClosedError
+from p2psync.engine.tasks import together
 from p2psync.protocol.messages import MAX_CHUNKS_IN_REQUEST
 
 REQUEST_BYTES = 1024 * 1024
@@ -113,12 +114,13 @@ async def fetch_chunks(
 ) -> list[Need]:
     """Deliver what can be had, each chunk once and verified; what no connected peer served.
 
-    `needs` holds each digest once. `deliver` may be called from several tasks at a time.
+    `needs` holds each digest once. `deliver` may be called from several tasks at a time; what it
+    raises ends the fetch.
     """
     fetch = _Fetch(folder, needs, deliver)
     while fetch.left(set(current := sessions())):
         # Each worker ends by itself when its peer has nothing left to serve.
-        async with asyncio.TaskGroup() as tasks:
+        async with together() as tasks:
             for session in current.values():
                 for _ in range(WINDOW):
                     tasks.create_task(fetch.work(session), name="fetch")

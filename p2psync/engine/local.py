@@ -31,9 +31,17 @@ from p2psync.ports import (
 
 _GROUP_FILES = 500
 _GROUP_BYTES = 256 * 1024 * 1024
+_LARGE = 16 * 1024 * 1024
+"""Files from this size are read after all others, which would wait for them."""
 _MANY_SUBTREES = 64
 """Beyond so many directories to walk, one walk of everything is cheaper."""
-_RETRY_NS = 200_000_000
+_RETRY_S = 0.2
+_LONGEST_WAIT_S = 10.0
+"""A file that is written to without a pause is read this often all the same."""
+_LONGEST_ARRIVAL_S = 3.0
+"""How long deletions wait for new files that they may turn out to be moves to."""
+_MANY_DELETIONS = 20
+"""From so many on, deletions wait until no more come: the brake counts them all."""
 
 
 class Brakes(NamedTuple):
@@ -46,6 +54,14 @@ class Brakes(NamedTuple):
 class _Found(NamedTuple):
     changed: list[Seen]
     missing: list[RelPath]
+
+
+_Identity = tuple[int, int, int]
+"""What a rename leaves as it is."""
+
+
+def _identity(mark: Fingerprint) -> _Identity:
+    return mark.inode, mark.size, mark.mtime_ns
 
 
 class LocalChanges:
@@ -69,9 +85,12 @@ class LocalChanges:
         self.author = author
         self._dirty: set[RelPath] = set()
         self._everything = True
-        self._later: dict[RelPath, int] = {}
-        """Paths still being written, and when to look again (wall clock, ns)."""
-        self._approved = False
+        self._later: dict[RelPath, float] = {}
+        """Paths not to be judged yet, and when to look again (monotonic clock)."""
+        self._since: dict[RelPath, float] = {}
+        """Since when a file is put off because it is being written."""
+        self._gone_since: dict[RelPath, float] = {}
+        self._approved: set[RelPath] = set()
         self.braked: set[RelPath] = set()
         """Vanished files whose deletion waits for `approve`."""
         self.wake = asyncio.Event()
@@ -91,7 +110,7 @@ class LocalChanges:
     def approve(self) -> int:
         """Let the waiting deletions pass; how many."""
         waiting = len(self.braked)
-        self._approved = waiting > 0
+        self._approved = set(self.braked)
         self.mark(self.braked)
         return waiting
 
@@ -102,13 +121,13 @@ class LocalChanges:
     async def wait(self, longest: float) -> None:
         """Until something is to be looked at, or `longest` seconds."""
         if self._later:
-            due = (min(self._later.values()) - self._clock.now_ns()) / 1e9
+            due = min(self._later.values()) - self._clock.monotonic()
             longest = max(0.0, min(longest, due))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(longest):
                 await self.wake.wait()
-        now = self._clock.now_ns()
-        for path in [path for path, due_ns in self._later.items() if due_ns <= now]:
+        now = self._clock.monotonic()
+        for path in [path for path, due in self._later.items() if due <= now]:
             del self._later[path]
             self._dirty.add(path)
 
@@ -128,8 +147,10 @@ class LocalChanges:
         before = self._index.sequence
         try:
             found = await (self._find_all() if everything else self._find(dirty | self.braked))
-            await self._record_changed(found.changed)
-            await self._record_missing(found.missing)
+            gone = await self._index.held(found.missing)
+            moved = {_identity(was.fingerprint) for was in gone.values() if was.fingerprint}
+            arriving = await self._record_changed(found.changed, moved)
+            await self._record_missing(found.missing, arriving)
         except BaseException:
             self._everything |= everything
             self._dirty |= dirty
@@ -142,6 +163,8 @@ class LocalChanges:
         known = await self._index.fingerprints()
         walk = await asyncio.to_thread(self._disk.walk, known)
         self._problems.replace_all("scan", walk.problems)
+        # What could not be read is not known either, so it is seen as changed again.
+        self._problems.keep_only("read", {item.path for item in walk.changed})
         return _Found(walk.changed, walk.missing)
 
     async def _find(self, dirty: set[RelPath]) -> _Found:
@@ -162,6 +185,8 @@ class LocalChanges:
             elif was == Kind.DIRECTORY:
                 subtrees.add(path)
             elif now is None:
+                self._problems.clear("read", path)
+                self._since.pop(path, None)
                 if was != Kind.TOMBSTONE:
                     missing.append(path)
             elif known is None or not _unchanged(known.fingerprint, now.fingerprint):
@@ -174,26 +199,25 @@ class LocalChanges:
             walk = await asyncio.to_thread(self._disk.walk, known_below, top)
             changed += walk.changed
             missing += walk.missing
-            for problem in walk.problems:
-                self._problems.set("scan", problem)
+            self._problems.replace_all("scan", walk.problems, under=top)
         return _Found(
             list({item.path: item for item in changed}.values()), list(dict.fromkeys(missing))
         )
 
     # --- new and changed -------------------------------------------------------------------
 
-    async def _record_changed(self, changed: list[Seen]) -> None:
-        changed.sort(key=lambda item: (item.path.count("/"), item.path))
-        now = self._clock.now_ns()
+    async def _record_changed(self, changed: list[Seen], moved: set[_Identity]) -> float:
+        """When to look again at new files that are still being written; 0 if there are none."""
+        changed.sort(key=lambda item: (_is_large(item), item.path.count("/"), item.path))
+        unsettled: list[RelPath] = []
         group: list[Seen] = []
         size = 0
         for item in changed:
             mark = item.fingerprint
-            if mark.kind == Kind.FILE:
-                quiet = quiet_at(mark.size, mark.ctime_ns, now)
-                if quiet > now:
-                    self._later[item.path] = quiet
-                    continue
+            if mark.kind == Kind.FILE and _identity(mark) not in moved and self._put_off(item):
+                unsettled.append(item.path)
+                continue
+            self._since.pop(item.path, None)
             group.append(item)
             size += mark.size
             if len(group) >= _GROUP_FILES or size >= _GROUP_BYTES:
@@ -201,6 +225,20 @@ class LocalChanges:
                 group, size = [], 0
         if group:
             await self._record_group(group)
+        held = await self._index.held(unsettled)
+        new = [path for path in unsettled if path not in held or not held[path].entry.is_live]
+        return max((self._later[path] for path in new), default=0.0)
+
+    def _put_off(self, item: Seen) -> bool:
+        """Whether the file is to be looked at later, because it is being written."""
+        mark = item.fingerprint
+        wall, now = self._clock.now_ns(), self._clock.monotonic()
+        wait = (quiet_at(mark.size, mark.ctime_ns, wall) - wall) / 1e9
+        since = self._since.setdefault(item.path, now)
+        if wait <= 0 or now - since >= _LONGEST_WAIT_S:
+            return False
+        self._later[item.path] = now + wait
+        return True
 
     async def _record_group(self, group: Sequence[Seen]) -> None:
         files = [item.path for item in group if item.fingerprint.kind == Kind.FILE]
@@ -216,10 +254,9 @@ class LocalChanges:
                     continue
                 now = seen_now.get(item.path)
                 read = content.fingerprint if content is not None else item.fingerprint
-                if now is None or now.fingerprint[:6] != read[:6]:
-                    if item.fingerprint.kind != Kind.DIRECTORY:
-                        self._look_again(item.path)
-                        continue
+                if now is None or not _same(now.fingerprint, read):
+                    self._look_again(item.path)
+                    continue
                 self._judge(item, content, read, held.get(item.path), rows, refreshed)
             if rows:
                 await self._index.record(rows)
@@ -250,7 +287,7 @@ class LocalChanges:
         rows.append(Row(item.path, new, read, content.manifest if content else None))
 
     def _look_again(self, path: RelPath) -> None:
-        self._later[path] = self._clock.now_ns() + _RETRY_NS
+        self._later[path] = self._clock.monotonic() + _RETRY_S
 
     async def _hash(self, paths: list[RelPath]) -> dict[RelPath, Hashed]:
         """In two worker threads; files that cannot be read become problems."""
@@ -274,7 +311,7 @@ class LocalChanges:
         for path in paths:
             try:
                 results.append((path, self._disk.hash_file(path)))
-            except FileChangedError:
+            except (FileChangedError, FileNotFoundError, NotADirectoryError):
                 results.append((path, None))
             except OSError as error:
                 results.append((path, self._disk.kind_of_problem(error, path)))
@@ -282,9 +319,11 @@ class LocalChanges:
 
     # --- gone ------------------------------------------------------------------------------
 
-    async def _record_missing(self, missing: list[RelPath]) -> None:
+    async def _record_missing(self, missing: list[RelPath], arriving: float) -> None:
+        """`arriving`: when to look again at new files that the missing ones may have moved to."""
+        missing = self._not_put_off(missing, arriving)
         if not missing:
-            self.braked = set()
+            self.braked, self._approved = set(), set()
             return
         async with self._turn:
             seen = await asyncio.to_thread(self._disk.look, missing)
@@ -296,16 +335,18 @@ class LocalChanges:
             ]
             deletions = await self._deletions(gone, held)
             files = (await self._index.counts()).files
-            if not self._approved and brake_holds(
-                len(deletions), files, least=self._brakes.files, percent=self._brakes.percent
-            ):
-                self.braked = set(gone)
-                return
-            self._approved = False
-            self.braked = set()
+            braked = brake_holds(
+                len(set(deletions) - self._approved),
+                files,
+                least=self._brakes.files,
+                percent=self._brakes.percent,
+            )
+            going = [path for path in gone if not braked or path in self._approved]
+            self.braked = set(gone) - set(going)
+            self._approved.clear()
             rows: list[Row] = []
             nothing = Observation(Kind.TOMBSTONE)
-            for path in gone:
+            for path in going:
                 dot = Dot(self._index.replica, self._index.counter + 1 + len(rows))
                 new = successor(
                     held[path].entry, nothing, dot, now_ns=self._clock.now_ns(), author=self.author
@@ -314,6 +355,24 @@ class LocalChanges:
                 self._problems.clear("read", path)
             if rows:
                 await self._index.record(rows)
+
+    def _not_put_off(self, missing: list[RelPath], arriving: float) -> list[RelPath]:
+        """The missing paths that are to be judged now: the others are looked at again later, while
+        new files arrive or while more and more go missing."""
+        now = self._clock.monotonic()
+        known = self._gone_since
+        fresh = [path for path in missing if path not in self.braked]
+        self._gone_since = {path: since for path, since in known.items() if path in self._later}
+        oldest = min((known.get(path, now) for path in fresh), default=now)
+        if arriving and now - oldest < _LONGEST_ARRIVAL_S:
+            due = arriving
+        elif len(fresh) >= _MANY_DELETIONS and not known.keys() >= set(fresh):
+            due = now + _RETRY_S
+        else:
+            return missing
+        self._gone_since.update((path, known.get(path, now)) for path in fresh)
+        self._later.update(dict.fromkeys(fresh, due))
+        return [path for path in missing if path in self.braked]
 
     async def _deletions(self, gone: list[RelPath], held: dict[RelPath, Held]) -> list[RelPath]:
         """The gone files whose content lives on nowhere in the folder: not moved, deleted."""
@@ -324,6 +383,15 @@ class LocalChanges:
         return [
             path for path in files if vanished.issuperset(where.get(held[path].entry.content, ()))
         ]
+
+
+def _is_large(item: Seen) -> bool:
+    return item.fingerprint.size >= _LARGE
+
+
+def _same(one: Fingerprint, other: Fingerprint) -> bool:
+    """Whether both show the same object; a directory is like any other."""
+    return one[:6] == other[:6] or one.kind == other.kind == Kind.DIRECTORY
 
 
 def _unchanged(known: Fingerprint | None, now: Fingerprint) -> bool:

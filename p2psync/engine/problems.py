@@ -1,5 +1,7 @@
 """What keeps paths from being in sync, for `status`: one problem a path and source."""
 
+from collections.abc import Container, Iterable
+
 from p2psync.ports import Problem
 
 
@@ -13,11 +15,18 @@ class Problems:
     def clear(self, source: str, path: str) -> None:
         self._known.pop((source, path), None)
 
-    def replace_all(self, source: str, problems: list[Problem]) -> None:
-        for key in [key for key in self._known if key[0] == source]:
-            del self._known[key]
+    def replace_all(self, source: str, problems: Iterable[Problem], *, under: str = "") -> None:
+        """`problems` are all that there are now, at and below the directory `under`."""
+        for known, path in list(self._known):
+            if known == source and (not under or path == under or path.startswith(f"{under}/")):
+                del self._known[source, path]
         for problem in problems:
             self.set(source, problem)
+
+    def keep_only(self, source: str, paths: Container[str]) -> None:
+        for known, path in list(self._known):
+            if known == source and path not in paths:
+                del self._known[source, path]
 
     def listed(self) -> list[Problem]:
         """Ordered by path; the same path and reason from two sources once."""

@@ -5,17 +5,19 @@ noticed, bulk never delays control messages by more than one frame. Non-goals: w
 means for folders (`exchange`, `supplier`) or membership (`cluster`).
 
 The reader never waits for the writer: two devices that both waited so would wait for ever. What
-the reader itself causes to be sent is posted to a queue whose overflow ends the session.
+the reader itself causes to be sent is posted to a queue whose overflow ends the session, or is the
+work of a task (`answer`), of which a peer may have few.
 """
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NoReturn
 
 from p2psync.core.entry import Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.manifest import decode_manifest
+from p2psync.engine.tasks import together
 from p2psync.errors import P2psyncError
 from p2psync.ports import Clock, Link
 from p2psync.protocol.connection import PeerConnection
@@ -28,12 +30,22 @@ from p2psync.protocol.messages import (
     Hello,
     ManifestReply,
     ManifestRequest,
+    Ping,
 )
-from p2psync.protocol.wire import RemoteProtocolError, encode_frame
+from p2psync.protocol.wire import encode_frame
 
 REQUEST_SECONDS = 60.0
+"""How long a reply may take while hardly anything comes from the peer."""
+_SLOWEST = 64 * 1024
+"""Bytes in that time which show that replies are on their way through a slow network."""
+_LONGEST_REQUEST = 10
+"""Times REQUEST_SECONDS."""
 REQUESTS_AT_ONCE = 8
-"""Per session and direction; a peer that has more outstanding breaks the protocol."""
+"""Outstanding per session and direction."""
+_MOST_REQUESTS = 4 * REQUESTS_AT_ONCE
+"""The peer may have given up on some that are still being answered; beyond, it is dropped."""
+_ANSWERED_AT_ONCE = 4
+_LAST_WORDS_S = 1.0
 _MAX_POSTED = 8192
 _BULK_QUEUE = 4
 _STRIKES = 3
@@ -59,6 +71,10 @@ class Session:
         self._requests: dict[int, asyncio.Future[tuple[AnyMessage, bytes]]] = {}
         self._request_room = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._next_request = 1
+        self._tasks: asyncio.TaskGroup | None = None
+        self._answer_room = asyncio.Semaphore(_ANSWERED_AT_ONCE)
+        self._answers = 0
+        self._handling = False
         self._strikes = 0
         self._dropped: str | None = None
         self._dropping = asyncio.Event()
@@ -68,47 +84,34 @@ class Session:
 
     async def run(self, handle: Handler) -> str:
         """Serve the link until it ends; the reason, as a sentence. Never raises but on cancel."""
-        tasks: list[asyncio.Task[None]] = []
         try:
             await self.link.send([self._connection.opening()])
-            # Each ends when the link fails, the peer breaks the protocol or `drop` is called.
-            tasks = [
-                asyncio.create_task(part, name=name)
-                for name, part in (
-                    ("session-read", self._read(handle)),
-                    ("session-write", self._write()),
-                    ("session-timer", self._watch()),
-                    ("session-drop", self._wait_for_drop()),
-                )
-            ]
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return self._reason(done)
+            # Each raises when the link fails, the peer breaks the protocol or `drop` is called.
+            async with together() as tasks:
+                self._tasks = tasks
+                tasks.create_task(self._read(handle), name="session-read")
+                tasks.create_task(self._write(), name="session-write")
+                tasks.create_task(self._watch(), name="session-timer")
+                tasks.create_task(self._leave(), name="session-leave")
+            raise AssertionError("each of the tasks raises")
         except (P2psyncError, OSError) as error:
-            return str(error)
+            return self._dropped or str(error)
         finally:
             self.closed.set()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._tasks = None
             for waiting in self._requests.values():
                 if not waiting.done():
                     waiting.set_exception(SessionClosedError("The connection to the peer ended."))
+            # Whoever waits for room sees that it is over and passes the room on.
+            self._bulk_room.release()
             await self.link.close()
-
-    def _reason(self, done: set[asyncio.Task[None]]) -> str:
-        for task in done:
-            error = task.exception()
-            if isinstance(error, P2psyncError | OSError):
-                return str(error)
-            if error is not None:
-                raise error
-        return self._dropped or "The peer closed the connection."
 
     def drop(self, reason: str) -> None:
         """End the session soon, telling the peer why."""
         if self._dropped is None:
             self._dropped = reason
             self._dropping.set()
+            self._to_send.set()
 
     def strike(self) -> None:
         """Count a wrong reply; too many end the session."""
@@ -117,17 +120,54 @@ class Session:
             self.drop("The peer sent wrong data several times.")
 
     def post(self, message: AnyMessage, payload: bytes = b"") -> None:
-        """Send without waiting. Raises RemoteProtocolError when the peer reads nothing."""
+        """Send without waiting. A peer that reads nothing of it is dropped."""
+        if self.closed.is_set():
+            return
         if len(self._posted) >= _MAX_POSTED:
-            raise RemoteProtocolError("The peer does not read what it asks for.")
+            self.drop("The peer does not read what it asks for.")
+            return
         self._posted.append((message, payload))
         self._to_send.set()
 
     async def send(self, message: AnyMessage, payload: bytes = b"") -> None:
-        """Send after what is queued; waits while the queue is full. Not for the reader's use."""
+        """Send after what is queued; waits while the queue is full. Not for the reader's use.
+
+        Raises SessionClosedError.
+        """
         await self._bulk_room.acquire()
+        if self.closed.is_set():
+            self._bulk_room.release()
+            raise SessionClosedError("The connection to the peer ended.")
         self._bulk.append((message, payload))
         self._to_send.set()
+
+    def answer(self, reply: Coroutine[Any, Any, tuple[AnyMessage, bytes]]) -> None:
+        """Send what `reply` comes to, while the reader goes on. Few are worked on at a time, and a
+        peer that asks for far more is dropped."""
+        if self._answers >= _MOST_REQUESTS:
+            self.drop("The peer asks for more at once than the protocol allows.")
+        if self._tasks is None or self._dropped is not None:
+            reply.close()
+            return
+        work = self._answer(reply)
+        try:
+            task = self._tasks.create_task(work, name="session-answer")
+        except RuntimeError:
+            # The tasks are being cancelled.
+            work.close()
+            reply.close()
+            return
+        self._answers += 1
+        task.add_done_callback(lambda _: self._answered(reply))
+
+    async def _answer(self, reply: Coroutine[Any, Any, tuple[AnyMessage, bytes]]) -> None:
+        async with self._answer_room:
+            await self.send(*await reply)
+
+    def _answered(self, reply: Coroutine[Any, Any, tuple[AnyMessage, bytes]]) -> None:
+        self._answers -= 1
+        # It may never have been begun.
+        reply.close()
 
     async def request_chunks(self, folder: str, digests: Sequence[Digest]) -> list[bytes | None]:
         """The chunks in the order asked for, None for what the peer lacks; unverified.
@@ -172,37 +212,58 @@ class Session:
         async with self._request_room:
             if self.closed.is_set():
                 raise SessionClosedError("The connection to the peer ended.")
-            self._requests[number] = asyncio.get_running_loop().create_future()
+            waiting: asyncio.Future[tuple[AnyMessage, bytes]]
+            waiting = asyncio.get_running_loop().create_future()
+            self._requests[number] = waiting
             try:
                 self.post(message)
-                async with asyncio.timeout(REQUEST_SECONDS):
-                    return await self._requests[number]
+                await self._reply_came(waiting)
+                return waiting.result()
             finally:
                 del self._requests[number]
 
-    async def _read(self, handle: Handler) -> None:
+    async def _reply_came(self, waiting: asyncio.Future[tuple[AnyMessage, bytes]]) -> None:
+        """Raises TimeoutError when the peer seems to have nothing to say to it."""
+        received = self.link.bytes_received
+        for _ in range(_LONGEST_REQUEST):
+            done, _ = await asyncio.wait([waiting], timeout=REQUEST_SECONDS)
+            if done:
+                return
+            before, received = received, self.link.bytes_received
+            if received - before < _SLOWEST:
+                break
+        raise TimeoutError
+
+    async def _read(self, handle: Handler) -> NoReturn:
         while data := await self.link.receive():
             self._connection.receive_data(data, self._clock.monotonic())
             while (event := self._connection.next_event()) is not None:
-                message, payload = event
-                if isinstance(message, Goodbye):
-                    raise SessionClosedError(f"The peer closed the connection: {message.reason}")
-                if (answer := PeerConnection.reply_to(message)) is not None:
-                    self.post(answer)
-                elif isinstance(message, ChunkReply | ManifestReply):
-                    waiting = self._requests.get(message.request)
-                    # A reply may come after its request timed out.
-                    if waiting is not None and not waiting.done():
-                        waiting.set_result((message, payload))
-                else:
-                    self.ready = True
-                    await handle(self, message, payload)
+                await self._take(handle, *event)
+        raise SessionClosedError("The peer closed the connection.")
 
-    async def _write(self) -> None:
+    async def _take(self, handle: Handler, message: AnyMessage, payload: bytes) -> None:
+        if isinstance(message, Goodbye):
+            raise SessionClosedError(f"The peer closed the connection: {message.reason}")
+        if (answer := PeerConnection.reply_to(message)) is not None:
+            self.post(answer)
+        elif isinstance(message, ChunkReply | ManifestReply):
+            waiting = self._requests.get(message.request)
+            # A reply may come after its request timed out.
+            if waiting is not None and not waiting.done():
+                waiting.set_result((message, payload))
+        else:
+            self.ready = True
+            self._handling = True
+            try:
+                await handle(self, message, payload)
+            finally:
+                self._handling = False
+
+    async def _write(self) -> NoReturn:
         while True:
             await self._to_send.wait()
             self._to_send.clear()
-            while self._posted or self._bulk:
+            while (self._posted or self._bulk) and self._dropped is None:
                 frames: list[bytes | memoryview] = []
                 while self._posted and len(frames) < 64:
                     frames += self._frame(*self._posted.popleft())
@@ -210,20 +271,29 @@ class Session:
                     frames += self._frame(*self._bulk.popleft())
                     self._bulk_room.release()
                 await self.link.send(frames)
+            if self._dropped is not None:
+                await self.link.send([encode_frame(Goodbye(self._dropped[:300]))])
+                raise SessionClosedError(self._dropped)
 
     @staticmethod
     def _frame(message: AnyMessage, payload: bytes) -> list[bytes | memoryview]:
         head = encode_frame(message, payload)
         return [head, payload] if payload else [head]
 
-    async def _watch(self) -> None:
+    async def _watch(self) -> NoReturn:
         while True:
             await asyncio.sleep(max(0.0, self._connection.next_timeout() - self._clock.monotonic()))
-            for message in self._connection.handle_timeout(self._clock.monotonic()):
+            now = self._clock.monotonic()
+            if self._handling:
+                # What the peer said is still being worked on, so its silence tells nothing; and
+                # nothing but this shows it that we live.
+                self._connection.receive_data(b"", now)
+                self.post(Ping())
+            for message in self._connection.handle_timeout(now):
                 self.post(message)
 
-    async def _wait_for_drop(self) -> None:
+    async def _leave(self) -> NoReturn:
+        """End soon after `drop`, even if the peer takes no goodbye."""
         await self._dropping.wait()
-        with contextlib.suppress(TimeoutError, P2psyncError, OSError):
-            async with asyncio.timeout(1.0):
-                await self.link.send([encode_frame(Goodbye((self._dropped or "")[:300]))])
+        await asyncio.sleep(_LAST_WORDS_S)
+        raise SessionClosedError(self._dropped or "")

@@ -56,7 +56,9 @@ class Supplier:
                     break
                 try:
                     data = self._disk.read(place)
-                except (OSError, FileChangedError, RootUnavailableError):
+                except RootUnavailableError:
+                    break
+                except (OSError, FileChangedError):
                     wrong.add(place.path)
                     continue
                 if blake3.blake3(data).digest() == digest:

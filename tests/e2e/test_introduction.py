@@ -66,6 +66,11 @@ def test_a_folder_is_offered_to_those_it_is_shared_with_and_to_no_other(lab: Lab
     eventually(lambda: FOLDER in offered(bob.status()), within=15, what="bob is offered it")
     assert FOLDER not in offered(cyd.status())
     cyd.add_folder()
-    bob.add_folder()
+    bob.root.mkdir()
+    bob.ok("folder", "add", bob.root, "--name", FOLDER, "--with", "ada")
     everywhere([bob], "file", b"for bob only")
-    assert cyd.read("file") is None
+    cyd.write("of cyd", "for nobody else")
+    bob.write("of bob", "for ada only")
+    everywhere([ada], "of bob", b"for ada only")
+    assert sorted(path.name for path in cyd.root.iterdir()) == [".p2psync", "of cyd"]
+    assert ada.read("of cyd") is None

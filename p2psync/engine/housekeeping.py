@@ -1,0 +1,83 @@
+"""What a folder does now and then: forget what nobody needs, and notice drift between peers."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from p2psync.core.ids import DeviceID, short_device_id
+from p2psync.engine.exchange import Exchange
+from p2psync.ports import Disk, FolderIndex, RootUnavailableError
+from p2psync.protocol.messages import FolderDigest
+
+_EVERY_S = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    def __init__(
+        self,
+        folder: str,
+        index: FolderIndex,
+        disk: Disk,
+        *,
+        is_at_rest: Callable[[], bool],
+        exchanges: Callable[[], Iterable[Exchange]],
+    ) -> None:
+        self._folder = folder
+        self._index = index
+        self._disk = disk
+        self._is_at_rest = is_at_rest
+        self._exchanges = exchanges
+        self._told: tuple[int, ...] = ()
+        """Sequences at which a digest was last sent."""
+
+    async def run(self, members: Callable[[], Iterable[DeviceID]]) -> None:
+        """Until cancelled. `members` are all who may hold the folder, connected or not."""
+        while True:
+            try:
+                await asyncio.to_thread(self._disk.prune_trash)
+                await self._drop_tombstones(list(members()))
+                await self._index.collect_garbage()
+                if self._is_at_rest():
+                    await self._clean_staging()
+                    await self._tell_digest()
+            except (RootUnavailableError, OSError) as error:
+                # The scan tells people.
+                _log.debug("housekeeping put off reason=%s", error)
+            await asyncio.sleep(_EVERY_S)
+
+    async def _drop_tombstones(self, members: list[DeviceID]) -> None:
+        """Those that all acknowledged: whoever did not would bring the deleted file back."""
+        acknowledged = [await self._index.acknowledged(device) for device in members]
+        if members and all(cursor.epoch == self._index.epoch for cursor in acknowledged):
+            await self._index.drop_tombstones(min(cursor.sequence for cursor in acknowledged))
+
+    async def _clean_staging(self) -> None:
+        if not (await self._index.counts()).need_files:
+            names = await asyncio.to_thread(self._disk.staged_names)
+            await asyncio.to_thread(self._disk.unstage, names)
+
+    async def _tell_digest(self) -> None:
+        now = (self._index.sequence, *(each.received for each in self._exchanges()))
+        if now == self._told:
+            return
+        self._told = now
+        digest = await self._index.digest()
+        for exchange in list(self._exchanges()):
+            exchange.session.post(FolderDigest(self._folder, now[0], exchange.received, digest))
+
+    async def compare(self, exchange: Exchange, told: FolderDigest) -> None:
+        """Two devices at rest that know each other's whole index hold the same; if not, the whole
+        index is exchanged anew."""
+        knows_all = (told.sequence, told.received) == (exchange.received, self._index.sequence)
+        if not (knows_all and self._is_at_rest() and not (await self._index.counts()).need_files):
+            return
+        if told.digest == await self._index.digest():
+            return
+        _log.warning(
+            "drift found folder=%s device=%s", self._folder, short_device_id(exchange.peer)
+        )
+        await self._index.reset_peer(exchange.peer)
+        # The next session begins with all of the peer's index.
+        exchange.session.drop("The indexes have drifted apart and are exchanged anew.")

@@ -1,0 +1,120 @@
+"""Decides wanted paths together with what their decisions call for: conflict copies first.
+
+Copies are never kept as offers: they follow anew from what is offered at the path itself, for as
+long as that is offered. So none outlives the conflict that it belongs to, over restarts too.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from p2psync.core.decide import Copy, Decision, decide, is_news
+from p2psync.core.entry import Kind
+from p2psync.core.ids import DeviceID
+from p2psync.core.merge import conflict_copy
+from p2psync.core.relpath import RelPath
+from p2psync.engine.commit import Item, plan
+from p2psync.ports import FolderIndex, Held, Offer, Wanted
+
+
+class Plans(NamedTuple):
+    items: list[Item]
+    settled: list[tuple[RelPath, Offer]]
+    """Offers that change nothing."""
+    blocked: list[Wanted]
+    """Not to be carried out before copies are held, which are among `items`."""
+
+
+class _Task(NamedTuple):
+    wanted: Wanted
+    origin: Wanted
+
+
+class Planner:
+    def __init__(self, index: FolderIndex, own: DeviceID) -> None:
+        self._index = index
+        self._own = own
+        self._kept: dict[RelPath, int] = {}
+        """Directories to keep though peers deleted or replaced them, and the stamps of their
+        offers: children are in them that nobody deleted."""
+
+    def keep_directory(self, wanted: Wanted) -> None:
+        self._kept[wanted.path] = wanted.stamp
+
+    def is_going(self, wanted: Wanted) -> bool:
+        """Whether the path is to be deleted."""
+        kept = self._kept.get(wanted.path) == wanted.stamp
+        return not kept and not _decide(wanted).winner.is_live
+
+    async def plan(self, wanted: Sequence[Wanted]) -> Plans:
+        tasks = {item.path: _Task(item, item) for item in wanted}
+        plans: dict[RelPath, Item] = {}
+        settled: dict[RelPath, list[tuple[RelPath, Offer]]] = {}
+        blocked: dict[RelPath, Wanted] = {}
+        while tasks:
+            path = next(iter(tasks))
+            task = tasks.pop(path)
+            decision = _decide(task.wanted)
+            keeps = self._keeps(task.wanted, decision)
+            if keeps:
+                decision = self._with_winners_copy(decision)
+            missing = await self._missing(decision.copies)
+            if missing:
+                blocked[path] = task.origin
+                for found in await self._copies(missing):
+                    tasks[found.path] = _Task(found, task.origin)
+                    # It may have been planned without the losing content.
+                    plans.pop(found.path, None)
+                    settled.pop(found.path, None)
+            elif keeps:
+                plans[path] = Item(decision, task.wanted, None, task.origin, keeps_directory=True)
+            elif decision.winner == decision.held:
+                settled[path] = [(path, offer) for offer in task.wanted.offers]
+            else:
+                plans[path] = plan(decision, task.wanted, task.origin)
+        return Plans(
+            list(plans.values()),
+            [offer for offers in settled.values() for offer in offers],
+            list(blocked.values()),
+        )
+
+    def _keeps(self, wanted: Wanted, decision: Decision) -> bool:
+        held = wanted.held
+        return (
+            self._kept.get(wanted.path) == wanted.stamp
+            and held is not None
+            and held.entry.kind == Kind.DIRECTORY
+            and decision.winner.kind != Kind.DIRECTORY
+        )
+
+    def _with_winners_copy(self, decision: Decision) -> Decision:
+        """The directory stays, so what was to replace it is kept as a loser would be."""
+        if decision.winner.kind not in (Kind.FILE, Kind.SYMLINK):
+            return decision
+        name, entry = conflict_copy(decision.path, decision.winner)
+        return decision._replace(copies=(*decision.copies, Copy(name, entry, decision.sources)))
+
+    async def _missing(self, copies: Sequence[Copy]) -> list[tuple[Copy, Held | None]]:
+        """Those losing contents that are not held at their conflict names yet."""
+        if not copies:
+            return []
+        held = await self._index.held([copy.path for copy in copies])
+        found = [(copy, held.get(copy.path)) for copy in copies]
+        return [(copy, at) for copy, at in found if is_news(at.entry if at else None, copy.entry)]
+
+    async def _copies(self, missing: Sequence[tuple[Copy, Held | None]]) -> list[Wanted]:
+        """As wanted paths, together with what peers offer there themselves. Where only this device
+        has the content, at the path itself, it is its own source."""
+        offered = await self._index.wanted_at([copy.path for copy, _ in missing])
+        found = []
+        for copy, held in missing:
+            known = offered.get(copy.path)
+            offers = known.offers if known is not None else ()
+            # Sequence 0 is of no offer that is stored.
+            own = tuple(Offer(peer, 0, copy.entry) for peer in copy.sources or (self._own,))
+            found.append(Wanted(copy.path, held, (*offers, *own)))
+        return found
+
+
+def _decide(wanted: Wanted) -> Decision:
+    held = wanted.held.entry if wanted.held is not None else None
+    return decide(wanted.path, held, [(offer.peer, offer.entry) for offer in wanted.offers])
