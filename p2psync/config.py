@@ -8,12 +8,12 @@ allowed, because a setting that is silently ignored is worse than a daemon that 
 import ipaddress
 import re
 import tomllib
-import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from p2psync.core.names import name_fault
 from p2psync.errors import ConfigError, UsageError
 
 Address = tuple[str, int]
@@ -25,7 +25,6 @@ DEFAULT_BEACON_PORT = 21_527
 MAX_PAIRING_TTL_S = 3600
 GIB = 1024**3
 
-_MAX_NAME = 64
 _MAX_LISTEN = 16
 _MAX_INTERFACES = 64
 _HOST_NAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
@@ -129,19 +128,6 @@ def _is_host(host: str) -> bool:
 def format_address(address: Address) -> str:
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def name_fault(name: str) -> str | None:
-    """Why `name` cannot name a device or a folder, as the end of a sentence; None if it can."""
-    if not 1 <= len(name) <= _MAX_NAME:
-        return f"a name has 1 to {_MAX_NAME} characters"
-    if "/" in name:
-        return "a name holds no slash"
-    if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} for char in name):
-        return "a name holds no control characters"
-    if name != name.strip():
-        return "a name neither begins nor ends with a space"
-    return None
 
 
 class _FaultyError(Exception):

@@ -1,4 +1,4 @@
-"""What a person can be told: one class per kind of failure, each with the exit code the CLI returns.
+"""What a person can be told: one class per kind of failure, with the exit code the CLI returns.
 
 Every message is a sentence: what happened, to what, and what to do next.
 """

@@ -13,7 +13,6 @@ from p2psync.config import (
     TrashConfig,
     format_address,
     format_config,
-    name_fault,
     parse_address,
     parse_config,
 )
@@ -185,13 +184,3 @@ def test_port_0_is_refused_where_one_has_to_dial() -> None:
 )
 def test_only_loopback_addresses_confine_discovery(hosts: list[str], confined: bool) -> None:
     assert Config(listen=tuple((host, 0) for host in hosts)).loopback_only is confined
-
-
-@pytest.mark.parametrize("name", ["a", "Ana's laptop", "日本語", "👩‍💻", "x" * 64])
-def test_ordinary_names_have_no_fault(name: str) -> None:
-    assert name_fault(name) is None
-
-
-@pytest.mark.parametrize("name", ["", "x" * 65, "a/b", "a\nb", "a\x7f", "\udcff", "\u2028", "a "])
-def test_names_that_could_mislead_have_one(name: str) -> None:
-    assert name_fault(name)

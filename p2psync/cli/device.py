@@ -34,7 +34,7 @@ def rename(
     home: Home = "",
 ) -> None:
     """Give a device another name."""
-    from p2psync.config import name_fault
+    from p2psync.core.names import name_fault
 
     if fault := name_fault(name):
         raise UsageError(f"“{name}” cannot be the name of a device: {fault}.")

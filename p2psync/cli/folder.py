@@ -1,6 +1,5 @@
 """`folder add|list|remove|pause|resume|rescan`: what is shared."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,14 +15,6 @@ app = typer.Typer(rich_markup_mode=None, help="The shared folders.")
 Name = Annotated[str, typer.Argument(metavar="FOLDER", help="Name of the folder.")]
 
 
-class Mode(StrEnum):
-    """Which way changes go on this device."""
-
-    SEND_RECEIVE = "send-receive"
-    SEND_ONLY = "send-only"
-    RECEIVE_ONLY = "receive-only"
-
-
 @app.command("add")
 def add(
     path: Annotated[str, typer.Argument(metavar="PATH", help="The directory to share.")],
@@ -33,7 +24,6 @@ def add(
             "--name", metavar="NAME", help="Name in the group.  [default: that of the directory]"
         ),
     ] = None,
-    mode: Annotated[Mode, typer.Option("--mode", help="Which way changes go.")] = Mode.SEND_RECEIVE,
     with_devices: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,7 +38,7 @@ def add(
 
     Devices that share a folder of the same name with each other merge its content.
     """
-    from p2psync.config import name_fault
+    from p2psync.core.names import name_fault
 
     if name is not None and (fault := name_fault(name)):
         raise UsageError(f"“{name}” cannot be the name of a folder: {fault}.")
@@ -56,7 +46,6 @@ def add(
         "folder_add",
         path=str(absolute(path)),
         name=name,
-        mode=mode.value,
         with_devices=with_devices or None,
         dry_run=dry_run,
     )

@@ -9,9 +9,9 @@ from p2psync.config import (
     Address,
     Config,
     format_config,
-    name_fault,
     parse_config,
 )
+from p2psync.core.names import name_fault
 from p2psync.errors import ConfigError, UsageError
 
 _MAX_CONFIG = 1024 * 1024

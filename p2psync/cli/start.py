@@ -113,7 +113,7 @@ def _share(client: ControlClient, folder: Path) -> list[str]:
     made = _make_folder(folder)
     if str(folder.resolve()) not in {shared["path"] for shared in status["folders"]}:
         try:
-            added = client.call("folder_add", path=str(folder), mode="send-receive")
+            added = client.call("folder_add", path=str(folder))
         except BaseException:
             if made:
                 with contextlib.suppress(OSError):

@@ -39,6 +39,7 @@ from typing import Self
 from blake3 import blake3
 
 from p2psync.core.ids import DeviceID, short_device_id
+from p2psync.core.names import name_fault
 from p2psync.core.roster_view import Member, Membership, View
 from p2psync.core.statements import (
     MAX_CERTIFICATE,
@@ -55,7 +56,6 @@ from p2psync.core.statements import (
     decode_statements,
     encode_statement,
     encode_statements,
-    is_name,
     read_statement,
 )
 from p2psync.errors import NotFoundError, RefusedError, UsageError
@@ -211,9 +211,10 @@ class Roster:
         encoded = encode_statement(statement)
         signed = Signed(encoded, own.sign(SIGNED_FOR + encoded))
         if read_statement(signed) is None:
-            if not isinstance(statement, Remove) and not is_name(statement.name):
+            if not isinstance(statement, Remove) and name_fault(statement.name):
                 raise UsageError(
-                    "A device's name has 1 to 64 printable characters and no space at either end."
+                    "A device's name has 1 to 64 printable characters, no slash among them and no "
+                    "space at either end."
                 )
             raise UsageError("This cannot be recorded in the group's roster: it is too large.")
         if any(held.statement == encoded for held in self.statements):

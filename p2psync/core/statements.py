@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from p2psync.core.ids import DeviceID
+from p2psync.core.names import name_fault
 
 MAX_STATEMENTS = 4096
 MAX_ENCODED = 4 * 1024 * 1024
@@ -84,11 +85,7 @@ def read_statement(signed: Signed) -> Statement | None:
         return None
     if isinstance(statement, Remove):
         return statement if list(statement.keeps) == sorted(dict(statement.keeps).items()) else None
-    return statement if is_name(statement.name) else None
-
-
-def is_name(name: str) -> bool:
-    return 0 < len(name) <= 64 and name.isprintable() and name == name.strip()
+    return statement if name_fault(statement.name) is None else None
 
 
 def encode_statements(statements: frozenset[Signed]) -> bytes:

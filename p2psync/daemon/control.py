@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from p2psync.config import name_fault, parse_address
+from p2psync.config import parse_address
 from p2psync.core.ids import DeviceID, format_device_id
+from p2psync.core.names import name_fault
 from p2psync.daemon.folders import Folders
 from p2psync.daemon.pairing import Pairing
 from p2psync.daemon.status import StatusReport

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from p2psync.config import Config, name_fault
+from p2psync.config import Config
 from p2psync.core.ids import DeviceID
+from p2psync.core.names import name_fault
 from p2psync.core.relpath import INTERNAL, RelPath
 from p2psync.engine.cluster import Cluster
 from p2psync.engine.folder import Folder, FolderSpec
@@ -110,7 +111,11 @@ class Folders:
     async def _open_one(self, record: FolderRecord) -> None:
         indexes = self._home / _INDEXES
         await asyncio.to_thread(indexes.mkdir, mode=0o700, exist_ok=True)
-        index = await open_folder_index(indexes / record.index_file, randomness=self._randomness)
+        index = await open_folder_index(
+            indexes / record.index_file,
+            randomness=self._randomness,
+            now_ns=self._clock.now_ns(),
+        )
         disk = LocalDisk(
             record.path,
             token=record.token,
@@ -273,8 +278,14 @@ class Folders:
                 await self._start(each)
 
     async def forget_device(self, device: DeviceID) -> None:
-        for each in self._open.values():
-            await each.index.forget_peer(device)
+        """It was removed from the group: nothing is shared with it by name any more."""
+        async with self._changing:
+            for each in self._open.values():
+                await each.index.forget_peer(device)
+                if each.record.shared_with is not None:
+                    rest = tuple(one for one in each.record.shared_with if one != device)
+                    each.record = replace(each.record, shared_with=rest)
+                    each.folder.spec = each.folder.spec._replace(shared_with=frozenset(rest))
 
 
 def _resolved(path: Path) -> Path:

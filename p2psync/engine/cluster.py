@@ -11,6 +11,7 @@ from p2psync.core.ids import DeviceID, short_device_id
 from p2psync.core.roster import View, decode_statements
 from p2psync.engine.addresses import AddressBook
 from p2psync.engine.dialing import Dialing
+from p2psync.engine.exchanges import FolderMessage
 from p2psync.engine.membership import Membership
 from p2psync.engine.session import Session
 from p2psync.ports import Address, AddressStore, Clock, Dialer, Link, Randomness
@@ -18,22 +19,12 @@ from p2psync.protocol.messages import (
     PROTOCOL_VERSION,
     Addresses,
     AnyMessage,
-    ChunkRequest,
-    FolderDigest,
     FolderOffer,
     FolderWithdrawn,
     Hello,
-    IndexAck,
-    IndexBatch,
-    ManifestRequest,
     Roster,
-    Status,
 )
 from p2psync.protocol.wire import RemoteProtocolError
-
-FolderMessage = (
-    FolderOffer | IndexBatch | IndexAck | FolderDigest | Status | ManifestRequest | ChunkRequest
-)
 
 _ADDRESSES_TOLD = 3
 """Of each other member, at the start of a session."""
@@ -80,6 +71,7 @@ class Cluster:
         self.sessions: dict[DeviceID, Session] = {}
         self._dialled: set[Session] = set()
         self._serving: set[Session] = set()
+        self._stopping = False
         self._folders: dict[str, FolderPeer] = {}
         self._offers: dict[DeviceID, dict[str, FolderOffer]] = {}
         """The last offer of each folder that a connected peer made, shared here or not."""
@@ -107,7 +99,8 @@ class Cluster:
         await self._dialing.run()
 
     async def stop(self) -> None:
-        """Say goodbye to all peers."""
+        """Say goodbye to all peers, and take no further links."""
+        self._stopping = True
         for session in list(self._serving):
             session.drop("This device is stopping.")
         waits = [asyncio.ensure_future(session.closed.wait()) for session in self._serving]
@@ -199,6 +192,9 @@ class Cluster:
 
     async def serve(self, link: Link, *, dialled: bool) -> None:
         """Own a link until it ends."""
+        if self._stopping:
+            await link.close()
+            return
         hello = Hello(
             PROTOCOL_VERSION,
             (),

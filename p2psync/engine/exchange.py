@@ -9,10 +9,12 @@ received may come again and is passed over, and the sender starts anew from wher
 """
 
 import asyncio
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from p2psync.core.decide import is_news
 from p2psync.engine.session import Session
+from p2psync.engine.tasks import whole
 from p2psync.ports import Cursor, FolderIndex
 from p2psync.protocol.messages import FolderOffer, IndexAck, IndexBatch, Status
 from p2psync.protocol.wire import (
@@ -32,7 +34,7 @@ class ExchangeOwner(Protocol):
     """What an exchange asks of its folder."""
 
     def offers_arrived(self) -> None: ...
-    async def rolled_back(self) -> None:
+    def rolled_back(self) -> Coroutine[Any, Any, None]:
         """A peer knows more of our index than we do: it was restored from an earlier state.
 
         To do: holding the folder's turn (a new version may be half made under the old replica),
@@ -49,12 +51,16 @@ class Exchange:
         self._index = index
         self._owner = owner
         self.session = session
+        self.turn = asyncio.Lock()
+        """To be held by whoever calls one of the `on_` methods."""
         self.peer = session.peer
         self.theirs = Cursor(0, 0)
         """The peer's epoch and latest sequence, as it said."""
         self.received = 0
         self.applied_by_peer = Cursor(0, 0)
         self.status: Status | None = None
+        """What the peer said last of what it lacks."""
+        self._told_need: Status | None = None
         self._sent: int | None = None
         """Our sequence up to which the peer was told; None until it said what it knows."""
         self._wake = asyncio.Event()
@@ -66,8 +72,10 @@ class Exchange:
 
     @property
     def pending(self) -> bool:
-        """Whether either side may not have heard all of the other's index."""
-        return self._sent != self._index.sequence or self.received < self.theirs.sequence
+        """Whether either side, as far as the peer takes part, has not heard all of the other's
+        index."""
+        behind = self._sent is not None and self._sent != self._index.sequence
+        return behind or self.received < self.theirs.sequence
 
     @property
     def peer_holds_ours(self) -> bool:
@@ -89,6 +97,7 @@ class Exchange:
             await self._wake.wait()
             self._wake.clear()
             await self.acknowledge()
+            await self._tell_need()
             while self._sent is not None and self._sent < self._index.sequence:
                 await self._send_next(self._sent)
 
@@ -115,12 +124,16 @@ class Exchange:
         self.theirs = Cursor(offer.epoch, max(offer.sequence, cursor.sequence))
         self.received = cursor.sequence
         known = Cursor(offer.cursor_epoch, offer.cursor_sequence)
-        if known.epoch == self._index.epoch and known.sequence > self._index.sequence:
-            await self._owner.rolled_back()
+        if known.epoch == self._index.epoch and not self._index.has_reached(known.sequence):
+            await self._begin_anew()
         self._sent = known.sequence if known.epoch == self._index.epoch else 0
         self._wake.set()
         # What was offered before can be asked for again.
         self._owner.offers_arrived()
+
+    async def _begin_anew(self) -> None:
+        # All exchanges are to hear of it, even if this one ends meanwhile.
+        await whole(self._owner.rolled_back())
 
     async def restart(self) -> None:
         """The own epoch changed: the peer is to be told everything anew."""
@@ -139,7 +152,7 @@ class Exchange:
             return
         entries = [entry for entry in entries if entry[0] > self.received]
         if self._knows_more_of_us(entries):
-            await self._owner.rolled_back()
+            await self._begin_anew()
         held = await self._index.held([path for _, path, _ in entries])
         news: list[SequencedEntry] = []
         seen = []
@@ -164,6 +177,13 @@ class Exchange:
             for author, known in entry.version.vector
             if author == replica
         )
+
+    async def _tell_need(self) -> None:
+        counts = await self._index.counts()
+        need = Status(self.folder, counts.need_files, counts.need_bytes)
+        if need != self._told_need and self.theirs.epoch:
+            self._told_need = need
+            self.session.post(need)
 
     async def acknowledge(self) -> None:
         """Tell the peer how far its index is stored and settled here, if that is news."""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from p2psync.core.ids import DeviceID
 from p2psync.core.relpath import RelPath
 from p2psync.engine.content import Contents
-from p2psync.engine.exchange import Exchange
+from p2psync.engine.exchanges import Exchanges, FolderMessage, PeerNeed
 from p2psync.engine.housekeeping import Housekeeping
 from p2psync.engine.local import Brakes, LocalChanges
 from p2psync.engine.problems import Problems
@@ -32,19 +32,6 @@ from p2psync.ports import (
     Problem,
     RootUnavailableError,
     Watcher,
-)
-from p2psync.protocol.messages import (
-    ChunkRequest,
-    FolderDigest,
-    FolderOffer,
-    IndexAck,
-    IndexBatch,
-    ManifestRequest,
-    Status,
-)
-
-FolderMessage = (
-    FolderOffer | IndexBatch | IndexAck | FolderDigest | Status | ManifestRequest | ChunkRequest
 )
 
 _ROOT_RETRY_S = 2.0
@@ -67,11 +54,6 @@ class FolderSpec(NamedTuple):
     mode: str
     shared_with: frozenset[DeviceID] | None
     """None: every member."""
-
-
-class PeerNeed(NamedTuple):
-    files: int
-    bytes: int
 
 
 class Folder:
@@ -100,9 +82,7 @@ class Folder:
         self._scan_interval_s = scan_interval_s
         self.problems = Problems()
         self.turn = asyncio.Lock()
-        self._exchanges: dict[Session, Exchange] = {}
-        self._sending: dict[Session, asyncio.Task[None]] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._working = False
         self._halted: Problem | None = None
         self.failed = False
         """Whether `run` ended by a fault of ours, which the log tells; it is about to be tried
@@ -116,7 +96,7 @@ class Folder:
             index, disk, clock, self.problems, self.turn, author=author(), brakes=brakes
         )
         self._author = author
-        contents = Contents(spec.name, index, disk, self._sessions)
+        contents = Contents(spec.name, index, disk, lambda: self._exchanges.sessions())
         self._puller = Puller(
             index,
             disk,
@@ -129,14 +109,21 @@ class Folder:
             brakes=brakes,
             committed=self._announce,
         )
-        self._supplier = Supplier(index, disk, self.local.mark)
         self._watcher = watcher(self.local.mark)
         self._housekeeping = Housekeeping(
             spec.name,
             index,
             disk,
+            self.turn,
             is_at_rest=lambda: self._at_rest,
-            exchanges=self._exchanges.values,
+            exchanges=lambda: self._exchanges.all(),
+        )
+        self._exchanges = Exchanges(
+            spec.name,
+            index,
+            Supplier(index, disk, self.local.mark),
+            self,
+            self._housekeeping.compare,
         )
 
     @property
@@ -146,9 +133,6 @@ class Folder:
     def is_shared_with(self, device: DeviceID) -> bool:
         return self.spec.shared_with is None or device in self.spec.shared_with
 
-    def _sessions(self) -> dict[DeviceID, Session]:
-        return {session.peer: session for session in self._exchanges}
-
     # --- work ------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -157,7 +141,8 @@ class Folder:
         self.local.mark(None)
         try:
             async with asyncio.TaskGroup() as group:
-                self._group = group
+                self._working = True
+                self._exchanges.begin(group)
                 for work in (
                     self._watcher.run(),
                     self._scan_always(),
@@ -166,9 +151,8 @@ class Folder:
                 ):
                     group.create_task(work)
         finally:
-            self._group = None
-            self._sending.clear()
-            self._exchanges.clear()
+            self._working = False
+            self._exchanges.end()
 
     async def _scan_always(self) -> None:
         next_full = self._clock.monotonic() + self._scan_interval_s
@@ -244,55 +228,24 @@ class Folder:
         return approved
 
     def _announce(self) -> None:
-        for exchange in self._exchanges.values():
-            exchange.recorded()
+        self._exchanges.recorded()
         self.changed.set()
 
     # --- peers -----------------------------------------------------------------------------
 
     async def attach(self, session: Session) -> None:
-        if self._group is None or session in self._exchanges:
-            return
-        exchange = Exchange(self.name, session, self.index, self)
-        self._exchanges[session] = exchange
-        # Ends when the session does or is detached, or with `run`.
-        self._sending[session] = self._group.create_task(self._send(exchange))
-        await exchange.offer()
-
-    async def _send(self, exchange: Exchange) -> None:
-        try:
-            await exchange.run()
-        except Exception as error:
-            exchange.session.drop(str(error))
+        await self._exchanges.attach(session)
 
     def detach(self, session: Session) -> None:
-        self._exchanges.pop(session, None)
-        if (task := self._sending.pop(session, None)) is not None:
-            task.cancel()
+        self._exchanges.detach(session)
         self.changed.set()
 
     async def handle(self, session: Session, message: FolderMessage, payload: bytes) -> None:
-        exchange = self._exchanges.get(session)
-        if exchange is None:
-            return
-        match message:
-            case FolderOffer():
-                await exchange.on_offer(message)
-            case IndexBatch():
-                await exchange.on_batch(message, payload)
-            case IndexAck():
-                await exchange.on_ack(message)
-            case FolderDigest():
-                await self._housekeeping.compare(exchange, message)
-            case Status():
-                exchange.status = message
-            case ManifestRequest():
-                session.answer(self._supplier.manifest(message))
-            case ChunkRequest():
-                session.answer(self._supplier.chunks(message))
+        await self._exchanges.handle(session, message, payload)
         self.changed.set()
 
     def offers_arrived(self) -> None:
+        self._puller.notice()
         self.pull()
 
     async def rolled_back(self) -> None:
@@ -301,8 +254,7 @@ class Folder:
         async with self.turn:
             await self.index.renew_replica()
         self.local.mark(None)
-        for exchange in self._exchanges.values():
-            await exchange.restart()
+        await self._exchanges.restart()
 
     # --- how it stands -----------------------------------------------------------------------
 
@@ -311,9 +263,10 @@ class Folder:
 
     async def participants(self) -> list[DeviceID]:
         """The members that take part, connected or not."""
-        connected = {session.peer for session, each in self._exchanges.items() if each.theirs.epoch}
-        known = connected.union(await self.index.participants())
-        return [device for device in self._sharers() if device in known]
+        return await self._exchanges.participants(self._sharers())
+
+    async def need_of(self, device: DeviceID) -> PeerNeed:
+        return await self._exchanges.need_of(device)
 
     @property
     def _at_rest(self) -> bool:
@@ -324,13 +277,13 @@ class Folder:
             and not self.local.pending
             and not self._puller.busy
             and not self._pull_wake.is_set()
-            and not any(exchange.pending for exchange in self._exchanges.values())
+            and not self._exchanges.pending
         )
 
     async def state(self) -> State:
         if self.failed:
             return State.HALTED
-        if self._group is None:
+        if not self._working:
             return State.PAUSED
         if self._halted is not None or self.local.braked or self._puller.braked:
             return State.HALTED
@@ -370,21 +323,9 @@ class Folder:
                 )
         return found + self.problems.listed()
 
-    async def need_of(self, device: DeviceID) -> PeerNeed:
-        """What the device has not yet said to hold of what is held here."""
-        acknowledged = await self.index.acknowledged(device)
-        after = acknowledged.sequence if acknowledged.epoch == self.index.epoch else 0
-        if after >= self.index.sequence:
-            return PeerNeed(0, 0)
-        for session, exchange in self._exchanges.items():
-            told = exchange.status
-            if session.peer == device and told is not None and told.need_files:
-                return PeerNeed(told.need_files, told.need_bytes)
-        return PeerNeed(*await self.index.recorded_after(after))
-
     async def waiting_for(self, name_of: Callable[[DeviceID], str]) -> list[str]:
         """Why the folder is not yet in sync everywhere, a reason each; empty when it is."""
-        if self._group is None and not self.failed:
+        if not self._working and not self.failed:
             return []
         state = await self.state()
         reasons = [] if state is State.IDLE else [f"“{self.name}” is {state} here"]

@@ -20,6 +20,7 @@ class Housekeeping:
         folder: str,
         index: FolderIndex,
         disk: Disk,
+        turn: asyncio.Lock,
         *,
         is_at_rest: Callable[[], bool],
         exchanges: Callable[[], Iterable[Exchange]],
@@ -27,6 +28,7 @@ class Housekeeping:
         self._folder = folder
         self._index = index
         self._disk = disk
+        self._turn = turn
         self._is_at_rest = is_at_rest
         self._exchanges = exchanges
         self._told: tuple[int, ...] = ()
@@ -54,26 +56,26 @@ class Housekeeping:
             await self._index.drop_tombstones(min(cursor.sequence for cursor in acknowledged))
 
     async def _clean_staging(self) -> None:
-        if not (await self._index.counts()).need_files:
-            names = await asyncio.to_thread(self._disk.staged_names)
-            await asyncio.to_thread(self._disk.unstage, names)
+        async with self._turn:
+            if self._is_at_rest() and not (await self._index.counts()).need_files:
+                names = await asyncio.to_thread(self._disk.staged_names)
+                await asyncio.to_thread(self._disk.unstage, names)
 
     async def _tell_digest(self) -> None:
         now = (self._index.sequence, *(each.received for each in self._exchanges()))
-        if now == self._told:
+        digest = await self._digest()
+        if now == self._told or digest is None:
             return
         self._told = now
-        digest = await self._index.digest()
         for exchange in list(self._exchanges()):
             exchange.session.post(FolderDigest(self._folder, now[0], exchange.received, digest))
 
     async def compare(self, exchange: Exchange, told: FolderDigest) -> None:
         """Two devices at rest that know each other's whole index hold the same; if not, the whole
         index is exchanged anew."""
+        digest = await self._digest()
         knows_all = (told.sequence, told.received) == (exchange.received, self._index.sequence)
-        if not (knows_all and self._is_at_rest() and not (await self._index.counts()).need_files):
-            return
-        if told.digest == await self._index.digest():
+        if digest is None or digest == told.digest or not knows_all:
             return
         _log.warning(
             "drift found folder=%s device=%s", self._folder, short_device_id(exchange.peer)
@@ -81,3 +83,12 @@ class Housekeeping:
         await self._index.reset_peer(exchange.peer)
         # The next session begins with all of the peer's index.
         exchange.session.drop("The indexes have drifted apart and are exchanged anew.")
+
+    async def _digest(self) -> bytes | None:
+        """Of all that is held here at the present sequence; None while that is not all that is
+        wanted."""
+        if not self._is_at_rest() or (await self._index.counts()).need_files:
+            return None
+        sequence = self._index.sequence
+        digest = await self._index.digest()
+        return digest if sequence == self._index.sequence else None

@@ -56,11 +56,14 @@ class Membership:
         Raises UsageError for a bad certificate or name, RefusedError.
         """
         listed = tuple(statements)
-        await self._change(
-            lambda roster: roster.add(self.own, certificate=certificate, name=name).merge(
-                listed, self.own
-            )
-        )
+
+        def change(roster: Roster) -> Roster:
+            # Before too: of one that was removed, what it signed while out is to be held back.
+            known = roster.merge(listed, self.own)
+            added = known.add(self.own, certificate=certificate, name=name)
+            return added.merge(listed, self.own)
+
+        await self._change(change)
 
     async def remove(self, device: DeviceID) -> None:
         await self._change(lambda roster: roster.remove(self.own, device))

@@ -70,5 +70,7 @@ class Supplier:
         return found, wrong
 
     async def manifest(self, request: ManifestRequest) -> tuple[ManifestReply, bytes]:
+        """An empty reply where it is not held, or too long to be sent."""
         manifest = await self._index.manifest(request.content)
-        return ManifestReply(request.request), encode_manifest(manifest) if manifest else b""
+        encoded = encode_manifest(manifest) if manifest else b""
+        return ManifestReply(request.request), encoded if len(encoded) <= MAX_PAYLOAD else b""

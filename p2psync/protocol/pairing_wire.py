@@ -57,7 +57,7 @@ _SENTENCES = {
     Refusal.VERSION: "The two devices run versions of p2psync that cannot pair. Update the older.",
     Refusal.ITSELF: "The other device has the identity of this one. If its home was copied from "
     "here, remove device.key and device.crt there, so that it becomes a device of its own.",
-    Refusal.CLOSED: "No pairing window is open on the other device: the code has expired, was used, "
+    Refusal.CLOSED: "No pairing window is open on the other device: the code expired, was used, "
     f"or is void after wrong tries. {_NEW_CODE}",
     Refusal.DECLINED: "The other device knew the code but did not let this one in. "
     "Its log and `p2psync doctor` there say why.",

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import msgspec
 
 from p2psync.core.entry import MAX_FILE_SIZE, Entry, Kind
+from p2psync.core.names import name_fault
 from p2psync.core.relpath import RelPath, UnsafePathError, parse_relpath
 from p2psync.core.version import Version, is_vector
 from p2psync.errors import P2psyncError
@@ -113,7 +114,6 @@ def _checked(entry: Entry) -> Entry:
 
 
 def _is_version(version: Version) -> bool:
-    author = version.author
     return (
         len(version.vector) <= MAX_VECTOR
         and is_vector(version.vector)
@@ -122,9 +122,7 @@ def _is_version(version: Version) -> bool:
         and 0 <= version.stamp < 1 << 63
         and version.dot.counter > 0
         and version.origin.counter > 0
-        and 0 < len(author) <= 64
-        and "/" not in author
-        and author.isprintable()
+        and name_fault(version.author) is None
     )
 
 

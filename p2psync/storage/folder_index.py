@@ -37,6 +37,8 @@ class _State(NamedTuple):
     sequence: int
     counter: int
     counts: Counts
+    gaps: tuple[tuple[int, int], ...]
+    """Between the two numbers of each, `sequence` leapt at a start."""
 
 
 class SqliteFolderIndex:
@@ -72,6 +74,11 @@ class SqliteFolderIndex:
     @property
     def counter(self) -> int:
         return self._state.counter
+
+    def has_reached(self, sequence: int) -> bool:
+        return sequence <= self.sequence and not any(
+            low < sequence < high for low, high in self._state.gaps
+        )
 
     async def close(self) -> None:
         await self._database.close()
@@ -181,8 +188,9 @@ class SqliteFolderIndex:
     async def renew_replica(self) -> None:
         def change(connection: sqlite3.Connection) -> _State:
             state = self._state._replace(
-                replica=_draw(self._randomness), epoch=_draw(self._randomness), counter=0
+                replica=_draw(self._randomness), epoch=_draw(self._randomness), counter=0, gaps=()
             )
+            connection.execute("DELETE FROM gaps")
             _store_meta(connection, replica=state.replica, epoch=state.epoch, counter=0)
             return state
 
@@ -341,10 +349,14 @@ async def _open(
                     "counter": 0,
                 }
             least = now_ns // 1000
-            meta["sequence"] = max(meta["sequence"], least)
+            if least > meta["sequence"]:
+                connection.execute("INSERT INTO gaps VALUES (?, ?)", (meta["sequence"], least))
+                meta["sequence"] = least
             meta["counter"] = max(meta["counter"], least)
             _store_meta(connection, **meta)
-        return _State(**meta, counts=measure(connection, held=None, wanted=None))
+        gaps = tuple(connection.execute("SELECT low, high FROM gaps"))
+        counts = measure(connection, held=None, wanted=None)
+        return _State(**meta, counts=counts, gaps=gaps)
 
     if await asyncio.to_thread(is_marked, path):
         raise DamagedError(f"{path} was found damaged when it was last used.")

@@ -10,6 +10,13 @@ CREATE TABLE meta (
     value INTEGER NOT NULL
 ) WITHOUT ROWID;
 
+-- A row is a leap of the sequence at a start, see folder_index.open_folder_index: it never stood
+-- between the two.
+CREATE TABLE gaps (
+    low INTEGER PRIMARY KEY,
+    high INTEGER NOT NULL
+);
+
 -- A row is what this device holds at a path: a file, directory or symlink on its disk, or the
 -- tombstone of what it saw deleted. The sequence is the rowid, so a change of the path is a new
 -- row at the end of the table, where those who ask for all after n read it.

@@ -29,17 +29,17 @@ def test_a_directory_is_shared_with_everyone_under_its_own_name(
 def test_all_options_of_a_folder_are_passed_on(
     cli: CommandLine, control: FakeControl, tmp_path: Path
 ) -> None:
-    added = {**folder(name="Photos", mode="send-only"), "shared_with": []}
+    added = {**folder(name="Photos"), "shared_with": []}
     control.answers["folder_add"] = added
-    line = ["folder", "add", "~/p", "--name", "Photos", "--mode", "send-only", "--dry-run"]
+    line = ["folder", "add", "~/p", "--name", "Photos", "--dry-run"]
     result = cli(*line, "--with", "ben", "--with", "eve")
     assert result.out.startswith(
-        "Would share /home/ana/Sync as “Photos” (send-only) with no device"
+        "Would share /home/ana/Sync as “Photos” (send-receive) with no device"
     )
     assert control.calls[0][1] == {
         "path": f"{tmp_path}/user/p",
         "name": "Photos",
-        "mode": "send-only",
+        "mode": "send-receive",
         "with_devices": ["ben", "eve"],
         "dry_run": True,
     }

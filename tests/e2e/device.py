@@ -63,10 +63,13 @@ class Device:
         return [*words, *map(str, arguments)]
 
     def configure(self, **settings: int) -> None:
-        """Put settings of the top of the config file in front of what is there."""
+        """Change settings of the top of the config file."""
         path = self.home / "config.toml"
-        lines = "".join(f"{key} = {value}\n" for key, value in settings.items())
-        path.write_text(lines + path.read_text())
+        text = path.read_text()
+        for key, value in settings.items():
+            text, changed = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text, count=1)
+            assert changed, f"the config file has no setting “{key}”"
+        path.write_text(text)
 
     def cli(self, *arguments: str | Path, stdin: str = "", timeout: float = COMMAND_S) -> Result:
         """Run one command to its end, whatever its exit code."""

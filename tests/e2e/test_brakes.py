@@ -1,9 +1,10 @@
 """Deletions that look like an accident stop and ask; nobody deletes anything meanwhile."""
 
 import shutil
+from functools import partial
 
 from tests.e2e.device import Device
-from tests.e2e.harness import Lab, converge
+from tests.e2e.harness import Lab, converge, everywhere
 from tests.e2e.processes import eventually
 from tests.e2e.trees import snapshot, write_many_files
 
@@ -41,9 +42,9 @@ def test_a_root_replaced_by_an_empty_directory_halts_and_nobody_deletes_anything
     ada.restart()
     eventually(lambda: _halted(ada), within=20, what="it is still halted after a restart")
     bob.write("meanwhile", "written elsewhere")
-    converge([bob, cyd])
+    everywhere([cyd], "meanwhile", b"written elsewhere")
     (bob.root / "meanwhile").unlink()
-    converge([bob, cyd])
+    eventually(lambda: cyd.read("meanwhile") is None, within=15, what="deleted on cyd as well")
     assert snapshot(bob.root) == snapshot(cyd.root) == before
     assert list(ada.root.iterdir()) == [], "something was written into the mount point"
 
@@ -85,9 +86,9 @@ def test_a_root_emptied_but_for_our_marker_halts_too(lab: Lab) -> None:
     assert snapshot(bob.root) == snapshot(cyd.root) == before
 
 
-def test_a_mass_deletion_waits_until_it_is_approved(lab: Lab) -> None:
+def test_a_mass_deletion_waits_until_it_is_approved_on_each_device(lab: Lab) -> None:
     devices = _shared_files(lab)
-    ada, bob, _ = devices
+    ada, bob, cyd = devices
     before = snapshot(bob.root)
 
     shutil.rmtree(ada.root / "000")
@@ -103,6 +104,12 @@ def test_a_mass_deletion_waits_until_it_is_approved(lab: Lab) -> None:
     assert before.keys() <= snapshot(bob.root).keys()
 
     ada.ok("approve", "shared")
+    for other in (bob, cyd):
+        why = eventually(partial(_halted, other), within=20, what="the others ask as well")
+        assert "approve" in why, why
+    assert before.keys() <= snapshot(bob.root).keys()
+    for other in (bob, cyd):
+        other.ok("approve", "shared")
 
     tree = converge(devices)
     assert len([node for node in tree.values() if node.kind == "file"]) == FILES - 150 + 1

@@ -54,14 +54,17 @@ class Folder:
         found = tree_of(self.root / ".p2psync/trash")
         return [path.split("/", 2)[2] for path, node in found.items() if node is not None]
 
+    def in_trash_top(self) -> list[str]:
+        return sorted(os.listdir(self.root / ".p2psync/trash"))
+
     def left_in_staging(self) -> list[str]:
         return sorted(os.listdir(self.root / ".p2psync/tmp"))
 
     def lose_root(self) -> None:
         self.root.rename(self.root.with_name("elsewhere"))
 
-    def reopen(self, system: System | None = None, **options: int) -> LocalDisk:
-        return disk_at(self.root, system, **options)
+    def reopen(self, system: System | None = None, *, max_bytes: int = 10**9) -> LocalDisk:
+        return disk_at(self.root, system, max_bytes=max_bytes)
 
 
 def disk_at(
@@ -76,10 +79,10 @@ def disk_at(
     return LocalDisk(root, token=TOKEN, trash=trash, now_ns=now_ns, system=system)
 
 
-def make_folder(path: Path, system: System | None = None, **options: int) -> Folder:
+def make_folder(path: Path, system: System | None = None, *, max_bytes: int = 10**9) -> Folder:
     path.mkdir()
     adopt_root(path, TOKEN)
-    return Folder(path, disk_at(path, system, **options))
+    return Folder(path, disk_at(path, system, max_bytes=max_bytes))
 
 
 def tree_of(top: Path) -> dict[str, Node]:

@@ -1,13 +1,14 @@
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from p2psync.core.entry import SINGLE_CHUNK_MAX
 from p2psync.ports import FileChangedError, Place
-from tests.files.folder import Folder, make_folder
+from tests.files.folder import Folder, disk_at, make_folder
 from tests.files.interposed import InterposedSystem, fails, once
 from tests.support.contracts.disk import bytes_of
 from tests.support.steps import rel
@@ -86,8 +87,8 @@ def test_a_file_changed_just_before_the_read_is_racy(folder: Folder) -> None:
     folder.write("file", b"1")
     stamp = (folder.root / "file").stat().st_ctime_ns
     for begun_ns, racy in ((stamp + 10_000_000, True), (stamp + 30_000_000, False)):
-        folder.disk._now_ns = lambda begun_ns=begun_ns: begun_ns
-        assert folder.disk.hash_file(rel("file")).fingerprint.racy is racy
+        disk = disk_at(folder.root, now_ns=partial(int, begun_ns))
+        assert disk.hash_file(rel("file")).fingerprint.racy is racy
 
 
 def test_no_descriptor_is_left_open(folder: Folder, system: InterposedSystem) -> None:

@@ -237,7 +237,7 @@ def test_a_disk_that_is_not_mounted_any_more_is_a_problem_and_no_deletion(
         assert [problem.path for problem in walk.problems] == ["disk"]
         assert "not mounted" in walk.problems[0].reason
     part = disk.walk({rel("disk/file"): known[rel("disk/file")]}, rel("disk/file"))
-    assert part.missing == part.changed == []
+    assert (part.missing, part.changed) == ([], [])
     assert len(part.problems) == 1
     looked = disk.look([rel("disk/file")])[rel("disk/file")]
     assert looked is not None and looked.fingerprint == UNSEEN

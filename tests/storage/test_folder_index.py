@@ -1,5 +1,6 @@
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from p2psync.core.entry import Entry, Fingerprint
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot
 from p2psync.errors import ConfigError, DamagedError
-from p2psync.ports import Cursor, FolderIndex, Held, Row
+from p2psync.ports import Cursor, FolderIndex, Held, Offer, Row
 from p2psync.storage.database import StorageError
 from p2psync.storage.folder_index import SqliteFolderIndex, open_folder_index
 from tests.storage.builders import (
@@ -268,7 +269,7 @@ async def test_settled_offers_go_with_the_rows_that_settle_them(index: SqliteFol
     await index.receive(
         ANNA, Cursor(1, 2), [(1, RelPath("a"), file("a")), (2, RelPath("b"), file("b"))]
     )
-    await index.record([row("a", file("a"))], settled=[(RelPath("a"), ANNA)])
+    await index.record([row("a", file("a"))], settled=[(RelPath("a"), Offer(ANNA, 1, file("a")))])
     assert [wanted.path for wanted in await index.wanted(limit=9, tombstones=False)] == ["b"]
     assert (await index.counts()).need_files == 1
 
@@ -288,3 +289,44 @@ async def test_a_long_index_is_read_in_pages(
         read.extend(path for _, path, _ in page)
         after = page[-1][0]
     assert read == [row.path for row in rows]
+
+
+async def test_an_index_from_a_backup_gives_out_no_number_twice(tmp_path: Path) -> None:
+    now_ns = 1_700_000_000 * 10**9
+    path = tmp_path / "index.db"
+    index = await open_folder_index(path, randomness=os.urandom, now_ns=now_ns)
+    await index.close()
+    shutil.copy(path, tmp_path / "backup")
+    index = await open_folder_index(path, randomness=os.urandom, now_ns=now_ns)
+    replica = index.replica
+    entry = file("a", replica=replica, counter=index.counter + 1)
+    for name in "abcdefghij":
+        await index.record([row(name, entry)])
+    used = index.counter, index.sequence
+    await index.close()
+
+    shutil.copy(tmp_path / "backup", path)
+    index = await open_folder_index(path, randomness=os.urandom, now_ns=now_ns + 10**9)
+    assert index.replica == replica
+    assert index.counter > used[0]
+    assert index.sequence > used[1]
+    assert not index.has_reached(used[1])
+    await index.close()
+
+
+async def test_an_index_knows_which_numbers_it_has_stood_at(tmp_path: Path) -> None:
+    reached = []
+    for second in range(1, 4):
+        index = await open_folder_index(
+            tmp_path / "index.db", randomness=os.urandom, now_ns=second * 10**9
+        )
+        reached.append(index.sequence)
+        reached.append(await index.record([row("a", file("a")), row("b", file("b"))]))
+        assert all(index.has_reached(number) for number in [0, *reached])
+        assert not any(index.has_reached(number + 1) for number in [0, *reached[1::2]])
+        await index.close()
+    index = await open_folder_index(tmp_path / "index.db", randomness=os.urandom)
+    assert not index.has_reached(reached[1] + 1)
+    await index.renew_replica()
+    assert index.has_reached(reached[1] + 1)
+    await index.close()

@@ -2,7 +2,7 @@ import msgspec
 
 from p2psync.core.entry import Kind
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Cursor, Row
+from p2psync.ports import Cursor, Offer, Row
 from p2psync.storage.folder_index import SqliteFolderIndex
 from tests.storage.builders import (
     ANNA,
@@ -103,7 +103,7 @@ async def test_a_tombstone_stays_while_its_path_is_offered(index: SqliteFolderIn
     await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
     assert await index.drop_tombstones(2) == 1
     assert set(await index.held([RelPath("a"), RelPath("b")])) == {"a"}
-    await index.settle([(RelPath("a"), ANNA)])
+    await index.settle([(RelPath("a"), Offer(ANNA, 1, file("a")))])
     assert await index.drop_tombstones(2) == 1
 
 

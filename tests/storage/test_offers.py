@@ -1,4 +1,5 @@
 import msgspec
+import pytest
 
 from p2psync.core.entry import SINGLE_CHUNK_MAX
 from p2psync.core.relpath import RelPath
@@ -18,9 +19,14 @@ async def offered(index: SqliteFolderIndex, *paths: str) -> None:
 async def live(
     index: SqliteFolderIndex, *, limit: int = 100, skip: tuple[str, ...] = ()
 ) -> list[str]:
-    skipped = [RelPath(path) for path in skip]
-    wanted = await index.wanted(limit=limit, tombstones=False, skip=skipped)
+    wanted = await index.wanted(limit=limit, tombstones=False, skip=await stamps(index, *skip))
     return [found.path for found in wanted]
+
+
+async def stamps(index: SqliteFolderIndex, *paths: str) -> dict[RelPath, int]:
+    """Of what is offered at these paths now; 0 where nothing is."""
+    found = await index.wanted_at([RelPath(path) for path in paths])
+    return {RelPath(path): 0 for path in paths} | {path: at.stamp for path, at in found.items()}
 
 
 async def deleted(index: SqliteFolderIndex, *, limit: int = 100) -> list[str]:
@@ -39,7 +45,7 @@ async def test_offers_of_several_peers_meet_at_a_path_with_what_is_held(
     assert first.path == "a"
     assert first.held == (await index.held([RelPath("a")]))[RelPath("a")]
     assert first.offers == (Offer(ANNA, 7, file("anna")), Offer(BERT, 8, tombstone()))
-    assert second == (RelPath("b"), None, (Offer(BERT, 9, file("b")),))
+    assert second[:3] == (RelPath("b"), None, (Offer(BERT, 9, file("b")),))
 
 
 async def test_a_later_offer_replaces_the_peers_earlier_one(index: SqliteFolderIndex) -> None:
@@ -98,7 +104,8 @@ async def test_tombstones_come_deepest_first_and_only_where_nothing_lives(
     assert await deleted(index) == ["d/e/f", "d/e", "d"]
     assert await deleted(index, limit=1) == ["d/e/f"]
     assert await live(index) == ["x/y"]
-    skipped = await index.wanted(limit=9, tombstones=True, skip=[RelPath("d/e/f")])
+    skip = await stamps(index, "d/e/f")
+    skipped = await index.wanted(limit=9, tombstones=True, skip=skip)
     assert [found.path for found in skipped] == ["d/e", "d"]
     assert [len(found.offers) for found in skipped] == [2, 1]
 
@@ -106,11 +113,63 @@ async def test_tombstones_come_deepest_first_and_only_where_nothing_lives(
 async def test_settling_drops_one_peers_offer_alone(index: SqliteFolderIndex) -> None:
     for peer in (ANNA, BERT):
         await index.receive(peer, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
-    await index.settle([(RelPath("a"), ANNA), (RelPath("unheard of"), ANNA)])
+    offer = Offer(ANNA, 1, file("a"))
+    await index.settle([(RelPath("a"), offer), (RelPath("unheard of"), offer)])
     (found,) = await index.wanted(limit=9, tombstones=False)
     assert [offer.peer for offer in found.offers] == [BERT]
-    await index.settle([(RelPath("a"), BERT)])
+    await index.settle([(RelPath("a"), offer._replace(peer=BERT))])
     assert await live(index) == []
+
+
+@pytest.mark.parametrize(
+    "later", [Offer(ANNA, 2, file("a")), Offer(ANNA, 1, file("of another epoch"))]
+)
+async def test_settling_keeps_what_replaced_the_offer_meanwhile(
+    index: SqliteFolderIndex, later: Offer
+) -> None:
+    first = Offer(ANNA, 1, file("a"))
+    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), first.entry)])
+    await index.receive(ANNA, Cursor(2, 2), [(later.sequence, RelPath("a"), later.entry)])
+    await index.settle([(RelPath("a"), first)])
+    await index.record([row("b", file("b"))], settled=[(RelPath("a"), first)])
+    (found,) = await index.wanted(limit=9, tombstones=False)
+    assert found.offers == (later,)
+
+
+async def test_a_path_is_skipped_until_something_else_is_offered_for_it(
+    index: SqliteFolderIndex,
+) -> None:
+    await offered(index, "a", "b")
+    skip = await stamps(index, "a", "b")
+    assert await index.wanted(limit=9, tombstones=False, skip=skip) == []
+    await index.receive(ANNA, Cursor(1, 3), [(3, RelPath("b"), file("b2"))])
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
+    wanted = await index.wanted(limit=9, tombstones=False, skip=skip)
+    assert {found.path for found in wanted} == {"a", "b"}
+
+
+@pytest.mark.parametrize("tombstones", [False, True])
+async def test_what_is_wanted_is_read_in_pages(index: SqliteFolderIndex, tombstones: bool) -> None:
+    names = ["a", "b", "d/a", "d/b", "d/e/a", "f"]
+    entry = tombstone() if tombstones else file("a")
+    offers = [(number, RelPath(path), entry) for number, path in enumerate(names, start=1)]
+    await index.receive(ANNA, Cursor(1, 6), offers)
+    await index.receive(BERT, Cursor(1, 6), offers)
+    whole = await index.wanted(limit=9, tombstones=tombstones)
+    pages = []
+    after: tuple[int, ...] = ()
+    while page := await index.wanted(limit=4, tombstones=tombstones, after=after):
+        after = page[-1].place
+        pages += page
+    assert pages == whole
+    assert {found.path for found in whole} == set(names)
+
+
+async def test_offers_are_found_by_path(index: SqliteFolderIndex) -> None:
+    await offered(index, "a", "b")
+    found = await index.wanted_at([RelPath("b"), RelPath("unheard of")])
+    assert list(found) == ["b"]
+    assert found[RelPath("b")].offers == (Offer(ANNA, 2, file("b")),)
 
 
 async def test_seen_paths_lose_the_peers_offer(index: SqliteFolderIndex) -> None:
@@ -118,7 +177,7 @@ async def test_seen_paths_lose_the_peers_offer(index: SqliteFolderIndex) -> None
     await index.receive(BERT, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
     await index.receive(ANNA, Cursor(1, 3), [(3, RelPath("c"), file("c"))], seen=[RelPath("a")])
     assert await live(index) == ["b", "a", "c"]
-    (found, *_) = await index.wanted(limit=9, tombstones=False, skip=[RelPath("b")])
+    (found, *_) = await index.wanted(limit=9, tombstones=False, skip=await stamps(index, "b"))
     assert [offer.peer for offer in found.offers] == [BERT]
 
 
@@ -140,9 +199,9 @@ async def test_applied_stops_before_the_first_unsettled_offer(index: SqliteFolde
         ANNA, Cursor(1, 9), [(4, RelPath("a"), file("a")), (6, RelPath("b"), file("b"))]
     )
     assert await index.applied(ANNA) == 3
-    await index.settle([(RelPath("a"), ANNA)])
+    await index.settle([(RelPath("a"), Offer(ANNA, 4, file("a")))])
     assert await index.applied(ANNA) == 5
-    await index.settle([(RelPath("b"), ANNA)])
+    await index.settle([(RelPath("b"), Offer(ANNA, 6, file("b")))])
     assert await index.applied(ANNA) == 9
 
 

@@ -60,7 +60,11 @@ def some_entry(source: random.Random) -> Entry:
 
 async def some_change(index: SqliteFolderIndex, source: random.Random) -> None:
     names = source.choices(NAMES, k=3)
-    pairs = [(name, source.choice([ANNA, BERT])) for name in names]
+    pairs = [
+        (name, offer)
+        for name, wanted in (await index.wanted_at(names)).items()
+        for offer in wanted.offers
+    ]
     match source.randrange(8):
         case 0 | 1:
             await index.record([row(name, some_entry(source)) for name in names])

@@ -93,10 +93,7 @@ class MemoryDisk:
     def write(self, path: str, data: bytes | str, *, mtime_ns: int | None = None) -> None:
         """Save a file, as an editor does that rewrites it in place; directories are made."""
         with self._lock:
-            rel = RelPath(path)
-            above = parent(rel)
-            if above is not None and above not in self._nodes:
-                self.make_directory(above)
+            rel = self._with_parents(path)
             old = self._nodes.get(rel)
             now = self._time()
             self._nodes[rel] = _Node(
@@ -112,15 +109,19 @@ class MemoryDisk:
         with self._lock:
             now = self._time()
             node = _Node(Kind.SYMLINK, target.encode(), now, now, self._inode())
-            self._nodes[RelPath(path)] = node
+            self._nodes[self._with_parents(path)] = node
 
     def make_directory(self, path: str) -> None:
         with self._lock:
-            rel = RelPath(path)
-            above = parent(rel)
-            if above is not None and above not in self._nodes:
-                self.make_directory(above)
+            rel = self._with_parents(path)
             self._nodes.setdefault(rel, _Node(Kind.DIRECTORY, inode=self._inode()))
+
+    def _with_parents(self, path: str) -> RelPath:
+        rel = RelPath(path)
+        above = parent(rel)
+        if above is not None and above not in self._nodes:
+            self.make_directory(above)
+        return rel
 
     def remove(self, path: str) -> None:
         """A file, a symlink, or a directory with all it holds."""
@@ -151,6 +152,9 @@ class MemoryDisk:
 
     def is_executable(self, path: str) -> bool:
         return self._nodes[RelPath(path)].executable
+
+    def staged_bytes(self, name: str) -> bytes:
+        return bytes(self._staged[name])
 
     def trash(self) -> list[bytes]:
         return self._trash

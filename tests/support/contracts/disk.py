@@ -79,7 +79,7 @@ class DiskContract:
         ]
         assert walk.changed[2].target == b"one"
         assert walk.changed[3].fingerprint.size == 2
-        assert walk.missing == walk.problems == []
+        assert (walk.missing, walk.problems) == ([], [])
 
     def test_a_walk_of_what_is_known_finds_nothing(self, world: World) -> None:
         world.make_directory("a")

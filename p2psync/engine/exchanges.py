@@ -1,0 +1,149 @@
+"""The index exchanges of one folder: one with each connected peer that it is shared with."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
+
+from p2psync.core.ids import DeviceID
+from p2psync.engine.exchange import Exchange, ExchangeOwner
+from p2psync.engine.session import Session
+from p2psync.engine.supplier import Supplier
+from p2psync.ports import FolderIndex
+from p2psync.protocol.messages import (
+    ChunkRequest,
+    FolderDigest,
+    FolderOffer,
+    IndexAck,
+    IndexBatch,
+    ManifestRequest,
+    Status,
+)
+
+IndexMessage = FolderOffer | IndexBatch | IndexAck | FolderDigest | Status
+FolderMessage = IndexMessage | ManifestRequest | ChunkRequest
+
+Compare = Callable[[Exchange, FolderDigest], Coroutine[Any, Any, None]]
+
+
+class PeerNeed(NamedTuple):
+    files: int
+    bytes: int
+
+
+class Exchanges:
+    """Of use between `begin` and `end`; without effect otherwise."""
+
+    def __init__(
+        self,
+        folder: str,
+        index: FolderIndex,
+        supplier: Supplier,
+        owner: ExchangeOwner,
+        compare: Compare,
+    ) -> None:
+        self._folder = folder
+        self._index = index
+        self._supplier = supplier
+        self._owner = owner
+        self._compare = compare
+        self._group: asyncio.TaskGroup | None = None
+        self._exchanges: dict[Session, Exchange] = {}
+        self._sending: dict[Session, asyncio.Task[None]] = {}
+
+    def begin(self, group: asyncio.TaskGroup) -> None:
+        self._group = group
+
+    def end(self) -> None:
+        self._group = None
+        self._exchanges.clear()
+        self._sending.clear()
+
+    def all(self) -> list[Exchange]:
+        return list(self._exchanges.values())
+
+    def sessions(self) -> dict[DeviceID, Session]:
+        return {session.peer: session for session in self._exchanges}
+
+    @property
+    def pending(self) -> bool:
+        return any(exchange.pending for exchange in self._exchanges.values())
+
+    def recorded(self) -> None:
+        """The index has new rows, or offers were settled: tell all peers."""
+        for exchange in self._exchanges.values():
+            exchange.recorded()
+
+    async def restart(self) -> None:
+        """The own epoch changed."""
+        for exchange in self.all():
+            await exchange.restart()
+
+    # --- sessions --------------------------------------------------------------------------
+
+    async def attach(self, session: Session) -> None:
+        """Begin with a session of a device that the folder is shared with."""
+        if self._group is None or session in self._exchanges:
+            return
+        exchange = Exchange(self._folder, session, self._index, self._owner)
+        self._exchanges[session] = exchange
+        # Ends when the session does or is detached, or with the folder's work.
+        self._sending[session] = self._group.create_task(self._send(exchange))
+        await exchange.offer()
+
+    async def _send(self, exchange: Exchange) -> None:
+        try:
+            await exchange.run()
+        except Exception as error:
+            exchange.session.drop(str(error))
+
+    def detach(self, session: Session) -> None:
+        self._exchanges.pop(session, None)
+        if (task := self._sending.pop(session, None)) is not None:
+            task.cancel()
+
+    async def handle(self, session: Session, message: FolderMessage, payload: bytes) -> None:
+        exchange = self._exchanges.get(session)
+        if exchange is None:
+            return
+        match message:
+            case ManifestRequest():
+                session.answer(self._supplier.manifest(message))
+            case ChunkRequest():
+                session.answer(self._supplier.chunks(message))
+            case _:
+                # An offer that came before the folder was added is handled beside the reader.
+                async with exchange.turn:
+                    await self._exchanged(exchange, message, payload)
+
+    async def _exchanged(self, exchange: Exchange, message: IndexMessage, payload: bytes) -> None:
+        match message:
+            case FolderOffer():
+                await exchange.on_offer(message)
+            case IndexBatch():
+                await exchange.on_batch(message, payload)
+            case IndexAck():
+                await exchange.on_ack(message)
+            case FolderDigest():
+                await self._compare(exchange, message)
+            case Status():
+                exchange.status = message
+
+    # --- what peers hold -------------------------------------------------------------------
+
+    async def participants(self, sharers: Iterable[DeviceID]) -> list[DeviceID]:
+        """Those of `sharers` that take part, connected or not."""
+        known = {exchange.peer for exchange in self._exchanges.values() if exchange.theirs.epoch}
+        known.update(await self._index.participants())
+        return [device for device in sharers if device in known]
+
+    async def need_of(self, device: DeviceID) -> PeerNeed:
+        """What the device has not yet said to hold of what is held here."""
+        acknowledged = await self._index.acknowledged(device)
+        after = acknowledged.sequence if acknowledged.epoch == self._index.epoch else 0
+        if after >= self._index.sequence:
+            return PeerNeed(0, 0)
+        for exchange in self._exchanges.values():
+            told = exchange.status
+            if exchange.peer == device and told is not None and told.need_files:
+                return PeerNeed(told.need_files, told.need_bytes)
+        return PeerNeed(*await self._index.recorded_after(after))

@@ -1,0 +1,141 @@
+"""The directory tree of one folder, and who tells of changes in it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+from p2psync.core.entry import Entry, Fingerprint, Manifest
+from p2psync.core.ids import Digest
+from p2psync.core.relpath import RelPath
+from p2psync.errors import P2psyncError
+from p2psync.ports.index import Place
+
+
+class RootUnavailableError(P2psyncError):
+    """The folder's directory is missing, replaced, or not the one that was added."""
+
+
+class Seen(NamedTuple):
+    """A path that a walk found to differ from its known fingerprint."""
+
+    path: RelPath
+    fingerprint: Fingerprint
+    target: bytes = b""
+    """Of a symlink."""
+
+
+class Problem(NamedTuple):
+    path: str
+    """As people should see it; undecodable bytes are escaped."""
+    reason: str
+    next_step: str
+
+
+class Walk(NamedTuple):
+    changed: list[Seen]
+    missing: list[RelPath]
+    """Known paths that are surely gone (their parent was listed without error)."""
+    problems: list[Problem]
+
+
+class Hashed(NamedTuple):
+    content: Digest
+    manifest: Manifest | None
+    fingerprint: Fingerprint
+    """Of the very object that was read, unchanged from before to after."""
+
+
+class FileChangedError(P2psyncError):
+    """The file changed, vanished or was replaced while it was read; look again later."""
+
+
+class Action(Enum):
+    PLACE = "place"
+    """Put a staged file or a symlink at the path."""
+    MAKE_DIRECTORY = "make directory"
+    REMOVE = "remove"
+    SET_METADATA = "set metadata"
+
+
+class Step(NamedTuple):
+    """One change of the disk. `expected` is what must be there for it to happen (None: nothing)."""
+
+    action: Action
+    path: RelPath
+    entry: Entry
+    expected: Fingerprint | None
+    staged: str = ""
+    """Of PLACE for a file: the staging name."""
+
+
+class Outcome(Enum):
+    DONE = "done"
+    CHANGED = "changed"
+    """Something else was there: nothing was changed, scan the path."""
+    NOT_EMPTY = "not empty"
+    """A directory still holds children; nothing was changed."""
+    NO_PARENT = "no parent"
+    """A directory above is missing or is not a directory."""
+    FAILED = "failed"
+
+
+class Result(NamedTuple):
+    step: Step
+    outcome: Outcome
+    fingerprint: Fingerprint | None = None
+    """Of what is there now, when DONE and not removed."""
+    problem: Problem | None = None
+    """When FAILED."""
+
+
+class Disk(Protocol):
+    """One folder's directory tree. Blocking and thread-safe; never follows a symlink, never
+    leaves the root. All that touch the disk raise RootUnavailableError when the root is gone."""
+
+    def check_root(self) -> None:
+        """Raise RootUnavailableError unless the root is the directory that was added."""
+
+    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
+        """Compare the tree at and below `under` with what is known of it; reads no contents.
+        `known` has exactly the known paths at and below `under`."""
+
+    def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
+        """One stat each; None for what is surely not there. What cannot be looked at (no rights,
+        a disk not mounted) is Seen with a racy fingerprint that equals no other."""
+
+    def hash_file(self, path: RelPath) -> Hashed:
+        """Chunk and hash a file. Raises FileChangedError, OSError."""
+
+    def read(self, place: Place) -> bytes:
+        """Exactly `place.size` bytes, or FileChangedError."""
+
+    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
+        """Write (offset, bytes) pieces into staging files (name, final size, pieces), made and
+        sized on first use. Names match [0-9a-z-]{1,80}."""
+
+    def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
+        """Copy bytes of a local file into a staging file, sharing extents where the file system
+        can; False when the source no longer has them all. Contents are not verified."""
+
+    def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
+        """Which chunks of a staging file already have the right bytes (resume after a crash)."""
+
+    def unstage(self, names: Iterable[str]) -> None:
+        """Drop staging files; missing ones are no error."""
+
+    def staged_names(self) -> list[str]: ...
+    def commit(self, steps: Sequence[Step]) -> list[Result]:
+        """Make all staged data durable, carry the steps out in order, make the directories
+        durable; results in the same order. Displaced content goes to the trash, someone's edit
+        stays in the tree. SET_METADATA gives a racy fingerprint: its mtime could hide an edit."""
+
+    def kind_of_problem(self, error: OSError, path: str) -> Problem:
+        """The error as a sentence and a next step."""
+
+    def prune_trash(self) -> None:
+        """Bring the trash within its bounds, the oldest going first."""
+
+
+class Watcher(Protocol):
+    async def run(self) -> None:
+        """Tell of paths that may have changed, until cancelled."""

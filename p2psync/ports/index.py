@@ -1,0 +1,194 @@
+"""The index of one folder."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from p2psync.core.entry import Entry, Fingerprint, Manifest
+from p2psync.core.ids import DeviceID, Digest
+from p2psync.core.relpath import RelPath
+
+
+class Held(NamedTuple):
+    """What is on this device's disk at a path, as of its last read or commit."""
+
+    entry: Entry
+    fingerprint: Fingerprint | None
+    """None for tombstones."""
+    sequence: int
+
+
+class Row(NamedTuple):
+    """A change of `held` to be recorded."""
+
+    path: RelPath
+    entry: Entry
+    fingerprint: Fingerprint | None
+    manifest: Manifest | None = None
+    """Of a file of several chunks, where the store may not know it yet."""
+
+
+class Offer(NamedTuple):
+    """A version that a peer holds and that this device has not settled yet."""
+
+    peer: DeviceID
+    sequence: int
+    entry: Entry
+
+
+class Wanted(NamedTuple):
+    path: RelPath
+    held: Held | None
+    offers: tuple[Offer, ...]
+    place: tuple[int, ...] = ()
+    """Where the path stands in the order of `FolderIndex.wanted`."""
+    stamp: int = 0
+    """Another one whenever an offer was added to the path's or replaced among them."""
+
+
+class Cursor(NamedTuple):
+    """How far one device's index is known to another."""
+
+    epoch: int
+    sequence: int
+
+
+class Place(NamedTuple):
+    """Where some bytes lie on this disk, as the index believes."""
+
+    path: RelPath
+    offset: int
+    size: int
+
+
+class Counts(NamedTuple):
+    files: int
+    bytes: int
+    """Over live files held."""
+    need_files: int
+    need_bytes: int
+    """Over wanted paths (tombstones count as files of no bytes)."""
+    need_deletes: int
+    conflicts: int
+    """Live held entries with `copy_of`."""
+
+
+class FolderIndex(Protocol):
+    """The index of one folder. Each method that writes is one durable transaction."""
+
+    @property
+    def replica(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def sequence(self) -> int:
+        """The highest sequence recorded; 0 for an empty index."""
+
+    def has_reached(self, sequence: int) -> bool:
+        """Whether `sequence` ever stood there in this epoch. If not, and a peer says it did, then
+        the index was put back to an earlier state since."""
+
+    @property
+    def counter(self) -> int:
+        """The highest dot counter that `replica` has used."""
+
+    async def held(self, paths: Sequence[RelPath]) -> dict[RelPath, Held]: ...
+    async def held_under(self, directory: RelPath) -> list[tuple[RelPath, Held]]:
+        """Live entries below `directory`, itself not included, in path order."""
+
+    async def fingerprints(self, under: RelPath | None = None) -> dict[RelPath, Fingerprint]:
+        """Of live entries at and below `under` (None: all)."""
+
+    async def record(
+        self, rows: Sequence[Row], *, settled: Sequence[tuple[RelPath, Offer]] = ()
+    ) -> int:
+        """Store `rows` under new sequences (in the order given), drop the settled offers; the new
+        `sequence`. Advances `counter` to the highest own dot in `rows`.
+
+        Exactly the offers given are dropped: what replaced one meanwhile stays.
+        """
+
+    async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
+        """Replace fingerprints of held paths; no new sequences."""
+
+    async def entries_after(self, sequence: int, limit: int) -> list[tuple[int, RelPath, Entry]]:
+        """In order of sequence."""
+
+    async def receive(
+        self,
+        peer: DeviceID,
+        cursor: Cursor,
+        offers: Sequence[tuple[int, RelPath, Entry]],
+        *,
+        seen: Sequence[RelPath] = (),
+    ) -> None:
+        """Store a peer's new offers (each replaces its earlier one for that path), drop its
+        offers for the paths in `seen`, advance its cursor."""
+
+    async def reset_peer(self, peer: DeviceID) -> None:
+        """Drop the peer's offers and cursor, before a full exchange."""
+
+    async def forget_peer(self, peer: DeviceID) -> None:
+        """Drop all that is kept of a peer that left."""
+
+    async def wanted(
+        self,
+        *,
+        limit: int,
+        tombstones: bool,
+        after: tuple[int, ...] = (),
+        skip: Mapping[RelPath, int] = MappingProxyType({}),
+    ) -> list[Wanted]:
+        """Unsettled paths, the shortest first: with `tombstones` False those with any live
+        offer; True those with only tombstones offered, deepest first.
+
+        Only those that stand in line after the place `after`, and not those in `skip` whose
+        stamp is still the one given there.
+        """
+
+    async def wanted_at(self, paths: Sequence[RelPath]) -> dict[RelPath, Wanted]:
+        """Those of the paths that have offers."""
+
+    async def settle(self, settled: Sequence[tuple[RelPath, Offer]]) -> None:
+        """Drop exactly these offers, that changed nothing."""
+
+    async def cursor(self, peer: DeviceID) -> Cursor:
+        """What has been received of the peer's index; (0, 0) for none."""
+
+    async def applied(self, peer: DeviceID) -> int:
+        """The peer's sequence up to which no offer of it is unsettled."""
+
+    async def acknowledged(self, peer: DeviceID) -> Cursor:
+        """The own epoch and sequence up to which the peer has applied our index."""
+
+    async def set_acknowledged(self, peer: DeviceID, cursor: Cursor) -> None: ...
+    async def drop_tombstones(self, sequence: int) -> int:
+        """Remove tombstones recorded at or before `sequence`, unless offers exist for the path."""
+
+    async def find_contents(self, contents: Sequence[bytes]) -> dict[bytes, list[RelPath]]:
+        """Live held files with these content ids (at most 4 paths for each)."""
+
+    async def find_chunks(self, digests: Sequence[Digest]) -> dict[Digest, list[Place]]:
+        """Where the chunks lie in live held files, small files' only chunks included."""
+
+    async def manifest(self, content: bytes) -> Manifest | None: ...
+    async def save_manifest(self, content: bytes, manifest: Manifest) -> None: ...
+    async def counts(self) -> Counts: ...
+    async def recorded_after(self, sequence: int) -> tuple[int, int]:
+        """How many paths have a row after `sequence`, and the bytes of their files."""
+
+    async def participants(self) -> list[DeviceID]:
+        """Peers whose index was ever received, as far as they were not forgotten."""
+
+    async def collect_garbage(self) -> int:
+        """Drop what nothing names any more; how many. To be called minutes apart or more."""
+
+    async def conflicts(self) -> list[tuple[RelPath, Held]]: ...
+    async def digest(self) -> bytes:
+        """32 bytes equal on two devices that hold equal live entries (path, kind, content,
+        executable)."""
+
+    async def renew_replica(self) -> None:
+        """Draw a new replica id and epoch and set `counter` to 0: the index was rolled back."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,178 @@
+import random
+
+import pytest
+
+from p2psync.core.entry import Entry, Kind
+from p2psync.core.manifest import content_id_of_manifest
+from p2psync.core.relpath import RelPath
+from p2psync.core.version import Dot, first_version
+from p2psync.engine.content import FileWanted, Staged
+from tests.support.devices import Device, Lab
+from tests.support.memory_disk import chunked
+from tests.support.steps import file
+
+BIG = random.Random(1).randbytes(2 * 1024 * 1024)
+OTHER_BIG = BIG[:700_000] + b"an insertion" + BIG[700_000:]
+
+
+def small(path: str, data: bytes, *sources: Device) -> FileWanted:
+    return FileWanted(RelPath(path), file(data).entry, frozenset(each.id for each in sources))
+
+
+def large(path: str, data: bytes, *sources: Device) -> FileWanted:
+    manifest = chunked(data)
+    version = first_version(Dot(7, 1), stamp=1, author="bob")
+    entry = Entry(Kind.FILE, version, content_id_of_manifest(manifest), len(data))
+    return FileWanted(RelPath(path), entry, frozenset(each.id for each in sources))
+
+
+def staged_bytes(device: Device, staged: object) -> bytes:
+    assert isinstance(staged, Staged)
+    return device.disk.staged_bytes(staged.name)
+
+
+@pytest.fixture
+async def bob(lab: Lab, ada: Device) -> Device:
+    """A peer of ada's."""
+    bob = await lab.device("bob")
+    lab.connect(ada, bob)
+    return bob
+
+
+async def hold(device: Device, **files: bytes) -> None:
+    for name, data in files.items():
+        device.disk.write(name, data)
+    await device.scan()
+
+
+async def test_what_lies_here_is_copied_and_nobody_asked(ada: Device, bob: Device) -> None:
+    await hold(ada, one=b"1", empty=b"")
+    staged = await ada.contents.stage_small([small("a", b"1", bob), small("b", b"", bob)])
+    assert staged_bytes(ada, staged[RelPath("a")]) == b"1"
+    assert staged_bytes(ada, staged[RelPath("b")]) == b""
+    assert bob.requests == 0
+
+
+async def test_what_is_not_what_the_index_says_is_fetched(ada: Device, bob: Device) -> None:
+    await hold(ada, one=b"1")
+    await hold(bob, one=b"1")
+    ada.disk.write("one", b"2")
+    staged = await ada.contents.stage_small([small("a", b"1", bob)])
+    assert staged_bytes(ada, staged[RelPath("a")]) == b"1"
+    assert bob.requests == 1
+
+
+async def test_another_copy_here_serves_when_the_first_has_changed(ada: Device) -> None:
+    await hold(ada, one=b"1", two=b"1", three=b"1")
+    ada.disk.write("one", b"2")
+    ada.disk.write("two", b"2")
+    staged = await ada.contents.stage_small([small("a", b"1")])
+    assert staged_bytes(ada, staged[RelPath("a")]) == b"1"
+
+
+async def test_equal_files_are_fetched_once_and_staged_each(ada: Device, bob: Device) -> None:
+    await hold(bob, one=b"1")
+    staged = await ada.contents.stage_small([small(name, b"1", bob) for name in "abc"])
+    assert [staged_bytes(ada, each) for each in staged.values()] == [b"1"] * 3
+    assert len({each.name for each in staged.values() if isinstance(each, Staged)}) == 3
+    assert bob.requests == 1
+
+
+async def test_what_nobody_has_is_left_out(ada: Device, bob: Device) -> None:
+    await hold(bob, one=b"1")
+    wanted = [small("a", b"1", bob), small("b", b"nobody's", bob), small("c", b"1x", bob)]
+    assert list(await ada.contents.stage_small(wanted)) == ["a"]
+
+
+async def test_a_file_that_lies_about_its_size_is_not_staged(ada: Device, bob: Device) -> None:
+    await hold(bob, one=b"1")
+    liar = small("a", b"1", bob)
+    entry = Entry(Kind.FILE, liar.entry.version, liar.entry.content, 5)
+    assert await ada.contents.stage_small([liar._replace(entry=entry)]) == {}
+
+
+async def test_a_file_that_cannot_be_staged_keeps_no_other_from_it(
+    ada: Device, bob: Device
+) -> None:
+    await hold(bob, one=b"1", two=b"2", three=b"3")
+    ada.disk.fail("stage", "s-2")
+    wanted = [small(name, data, bob) for name, data in (("a", b"1"), ("b", b"2"), ("c", b"3"))]
+    outcomes = await ada.contents.stage_small(wanted)
+    assert sorted(type(each).__name__ for each in outcomes.values()) == [
+        "PermissionError",
+        "Staged",
+        "Staged",
+    ]
+
+
+async def test_names_left_by_an_earlier_process_are_dropped_first(ada: Device) -> None:
+    await hold(ada, one=b"1")
+    ada.disk.stage([("s-1", 3, []), ("c-1", 3, [])])
+    await ada.contents.stage_small([small("a", b"1")])
+    assert ada.disk.staged_names() == ["c-1", "s-1"]
+    assert ada.disk.staged_bytes("s-1") == b"1"
+
+
+async def test_what_was_not_placed_is_dropped_but_for_large_files(ada: Device) -> None:
+    ada.disk.stage([("s-1", 3, []), ("c-1", 3, [])])
+    await ada.contents.drop([Staged("s-1", None), Staged("c-1", None)])
+    assert ada.disk.staged_names() == ["c-1"]
+
+
+# --- large files ----------------------------------------------------------------------------------
+
+
+async def test_a_large_file_is_fetched_with_its_manifest(ada: Device, bob: Device) -> None:
+    await hold(bob, big=BIG)
+    staged = await ada.contents.stage_large(large("a", BIG, bob))
+    assert staged is not None and staged.manifest == chunked(BIG)
+    assert staged_bytes(ada, staged) == BIG
+
+
+async def test_only_chunks_that_are_not_here_are_fetched(ada: Device, bob: Device) -> None:
+    await hold(ada, big=BIG)
+    await hold(bob, big=OTHER_BIG)
+    staged = await ada.contents.stage_large(large("a", OTHER_BIG, bob))
+    assert staged_bytes(ada, staged) == OTHER_BIG
+    new = {chunk.digest for chunk in chunked(OTHER_BIG)} - {chunk.digest for chunk in chunked(BIG)}
+    assert 0 < bob.requests == len(new) < len(chunked(OTHER_BIG))
+
+
+async def test_chunks_here_that_have_changed_are_fetched(ada: Device, bob: Device) -> None:
+    await hold(ada, big=BIG)
+    await hold(bob, big=BIG)
+    ada.disk.write("big", BIG[:5] + b"!" + BIG[6:])
+    assert staged_bytes(ada, await ada.contents.stage_large(large("a", BIG, bob))) == BIG
+    assert bob.requests == 1
+
+
+async def test_a_large_file_goes_on_where_it_stopped(lab: Lab, ada: Device, bob: Device) -> None:
+    await hold(bob, big=BIG)
+    cyd = await lab.device("cyd")
+    await hold(cyd, big=OTHER_BIG)
+    # Bob's disk fails for all but the first chunk.
+    first = chunked(BIG)[0].size
+    bob.disk.write("big", BIG[:first] + bytes(len(BIG) - first))
+    assert await ada.contents.stage_large(large("a", BIG, bob, cyd)) is None
+    assert bob.local.pending
+    lab.connect(ada, cyd)
+    asked = bob.requests
+    assert staged_bytes(ada, await ada.contents.stage_large(large("a", BIG, cyd, bob))) == BIG
+    assert cyd.requests < len(chunked(BIG))
+    assert bob.requests - asked < len(chunked(BIG))
+
+
+async def test_without_a_manifest_nothing_is_staged(ada: Device, bob: Device) -> None:
+    assert await ada.contents.stage_large(large("a", BIG, bob)) is None
+    assert await ada.contents.stage_large(large("a", BIG)) is None
+    assert ada.disk.staged_names() == []
+
+
+async def test_a_manifest_that_is_another_counts_against_the_peer(ada: Device, bob: Device) -> None:
+    await hold(bob, big=BIG)
+    wanted = large("a", OTHER_BIG, bob)
+    await bob.index.save_manifest(wanted.entry.content, chunked(BIG))
+    for _ in range(3):
+        assert await ada.contents.stage_large(wanted) is None
+    (session,) = ada.exchanges
+    await session.closed.wait()

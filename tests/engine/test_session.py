@@ -1,0 +1,360 @@
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import blake3
+import pytest
+
+from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk
+from p2psync.core.ids import Digest
+from p2psync.core.manifest import encode_manifest
+from p2psync.engine import session as module
+from p2psync.engine.session import REQUESTS_AT_ONCE, Session, SessionClosedError
+from p2psync.protocol.messages import (
+    MISSING,
+    PROTOCOL_VERSION,
+    AnyMessage,
+    ChunkReply,
+    ChunkRequest,
+    Hello,
+    ManifestReply,
+    ManifestRequest,
+    Ping,
+    Status,
+)
+from p2psync.protocol.wire import encode_frame
+from tests.support.devices import device_id
+from tests.support.manual_clock import ManualClock
+from tests.support.memory_link import MemoryLink, linked
+
+ADA, BOB = device_id("ada"), device_id("bob")
+HELLO = Hello(PROTOCOL_VERSION, (), "test", b"\0" * 32, 0)
+ONE = Digest(blake3.blake3(b"one").digest())
+TWO = Digest(blake3.blake3(b"two").digest())
+
+Answer = Callable[[Session, AnyMessage, bytes], Awaitable[None]]
+
+
+class Side:
+    """A session that runs, and what it was sent."""
+
+    def __init__(self, link: MemoryLink, clock: ManualClock) -> None:
+        self.session = Session(link, HELLO, clock)
+        self.heard: list[AnyMessage] = []
+        self.handle: Answer | None = None
+        self._changed = asyncio.Event()
+        self.running = asyncio.create_task(self.session.run(self._handle))
+
+    async def _handle(self, session: Session, message: AnyMessage, payload: bytes) -> None:
+        self.heard.append(message)
+        self._changed.set()
+        if self.handle is not None:
+            await self.handle(session, message, payload)
+
+    async def hears(self, count: int) -> list[AnyMessage]:
+        """The messages but for the first Hello, once there are so many."""
+        async with asyncio.timeout(2):
+            while len(self.heard) <= count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.heard[1:]
+
+    async def ends(self) -> str:
+        async with asyncio.timeout(2):
+            return await self.running
+
+
+class Pair:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        links = linked(ADA, BOB)
+        self.link = links[0]
+        self.ada = Side(links[0], self.clock)
+        self.bob = Side(links[1], self.clock)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    pair = Pair()
+    yield pair
+    for side in (pair.ada, pair.bob):
+        side.running.cancel()
+    await asyncio.gather(pair.ada.running, pair.bob.running, return_exceptions=True)
+
+
+def status(number: int) -> Status:
+    return Status("folder", number, 0)
+
+
+def serving(chunks: dict[bytes, bytes]) -> Answer:
+    async def reply(request: ChunkRequest) -> tuple[AnyMessage, bytes]:
+        found = [chunks.get(digest) for digest in request.digests]
+        sizes = tuple(MISSING if data is None else len(data) for data in found)
+        return ChunkReply(request.request, sizes), b"".join(data or b"" for data in found)
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        if isinstance(message, ChunkRequest):
+            session.answer(reply(message))
+
+    return handle
+
+
+async def test_what_is_posted_and_sent_arrives_in_order(pair: Pair) -> None:
+    for number in range(50):
+        pair.ada.session.post(status(number))
+    assert await pair.bob.hears(50) == [status(number) for number in range(50)]
+    for number in range(20):
+        await pair.ada.session.send(status(number), b"x" * 1000)
+    assert (await pair.bob.hears(70))[50:] == [status(number) for number in range(20)]
+
+
+async def test_a_post_passes_what_waits_to_be_sent(pair: Pair) -> None:
+    await pair.link.stall()
+    bulk = asyncio.gather(*(pair.ada.session.send(status(n), bytes(100_000)) for n in range(10)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    pair.ada.session.post(status(99))
+    await pair.link.flow()
+    await bulk
+    heard = await pair.bob.hears(11)
+    assert heard.index(status(99)) < 7
+
+
+async def test_each_reply_finds_its_request(pair: Pair) -> None:
+    pair.bob.handle = serving({ONE: b"one", TWO: b"two"})
+    ask = pair.ada.session.request_chunks
+    async with asyncio.timeout(2):
+        answers = await asyncio.gather(*(ask("f", [digest]) for digest in (ONE, TWO) * 20))
+    assert answers == [[b"one"], [b"two"]] * 20
+
+
+async def test_chunks_that_are_missing_are_told_apart(pair: Pair) -> None:
+    pair.bob.handle = serving({ONE: b"one", TWO: b""})
+    none = Digest(bytes(32))
+    assert await pair.ada.session.request_chunks("f", [none, ONE, none, TWO]) == [
+        None,
+        b"one",
+        None,
+        b"",
+    ]
+
+
+async def test_a_manifest_is_asked_for_and_read(pair: Pair) -> None:
+    manifest = (Chunk(ONE, SINGLE_CHUNK_MAX), Chunk(TWO, 3))
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        if isinstance(message, ManifestRequest):
+            known = message.content == ONE
+            session.post(
+                ManifestReply(message.request), encode_manifest(manifest) if known else b""
+            )
+
+    pair.bob.handle = handle
+    assert await pair.ada.session.request_manifest("f", ONE) == manifest
+    assert await pair.ada.session.request_manifest("f", TWO) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (ManifestReply(2), b""),
+        (ChunkReply(2, (3, 3)), b"oneone"),
+        (ChunkReply(2, (3,)), b"on"),
+        (ChunkReply(2, (-2,)), b""),
+        (ChunkReply(2, (-1,)), b"one"),
+    ],
+)
+async def test_a_reply_that_does_not_fit_ends_the_session(
+    pair: Pair, reply: tuple[AnyMessage, bytes]
+) -> None:
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        if isinstance(message, ChunkRequest):
+            session.post(*reply)
+
+    pair.bob.handle = handle
+    with pytest.raises(SessionClosedError):
+        await pair.ada.session.request_chunks("f", [ONE])
+    assert "does not fit" in await pair.ada.ends()
+    assert "does not fit" in await pair.bob.ends()
+
+
+async def test_a_lost_link_fails_whoever_waits(pair: Pair) -> None:
+    await pair.bob.hears(0)
+    await pair.link.stall()
+    asking = [
+        asyncio.create_task(pair.ada.session.request_chunks("f", [ONE]))
+        for _ in range(REQUESTS_AT_ONCE + 5)
+    ]
+    sending = [
+        asyncio.create_task(pair.ada.session.send(status(1), bytes(70_000))) for _ in range(20)
+    ]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await pair.link.cut()
+    await pair.ada.ends()
+    async with asyncio.timeout(2):
+        results = await asyncio.gather(*asking, *sending, return_exceptions=True)
+    assert all(isinstance(each, SessionClosedError) or each is None for each in results)
+    assert all(isinstance(each, SessionClosedError) for each in results[: len(asking)])
+    assert isinstance(results[-1], SessionClosedError)
+    with pytest.raises(SessionClosedError):
+        await pair.ada.session.send(status(2))
+    pair.ada.session.post(status(3))
+
+
+async def test_a_request_without_a_reply_times_out(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.02)
+    with pytest.raises(TimeoutError):
+        await pair.ada.session.request_chunks("f", [ONE])
+    assert not pair.ada.running.done()
+
+
+async def test_a_reply_may_take_long_through_a_slow_network(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.02)
+    asking = asyncio.create_task(pair.ada.session.request_chunks("f", [ONE]))
+    await pair.bob.hears(1)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + 0.06
+    while loop.time() < until:
+        await pair.bob.session.send(status(0), bytes(100_000))
+    assert not asking.done()
+    request = pair.bob.heard[1]
+    assert isinstance(request, ChunkRequest)
+    pair.bob.session.post(ChunkReply(request.request, (3,)), b"one")
+    assert await asking == [b"one"]
+
+
+async def test_the_reader_goes_on_while_an_answer_is_made(pair: Pair) -> None:
+    go_on = asyncio.Event()
+
+    async def slow() -> tuple[AnyMessage, bytes]:
+        await go_on.wait()
+        return status(2), b""
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        if message == status(0):
+            session.answer(slow())
+
+    pair.bob.handle = handle
+    pair.ada.session.post(status(0))
+    pair.ada.session.post(status(1))
+    await pair.bob.hears(2)
+    go_on.set()
+    assert await pair.ada.hears(1) == [status(2)]
+
+
+async def test_few_answers_are_made_at_a_time_and_a_flood_ends_the_session(pair: Pair) -> None:
+    under_way = most = 0
+    never = asyncio.Event()
+
+    async def slow() -> tuple[AnyMessage, bytes]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await never.wait()
+        return status(2), b""
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        if isinstance(message, Status):
+            session.answer(slow())
+
+    pair.bob.handle = handle
+    for _ in range(100):
+        pair.ada.session.post(status(0))
+    assert "more at once" in await pair.bob.ends()
+    assert "more at once" in await pair.ada.ends()
+    assert most == 4
+
+
+async def test_an_answer_that_fails_ends_the_session_with_its_reason(pair: Pair) -> None:
+    async def failing() -> tuple[AnyMessage, bytes]:
+        raise SessionClosedError("The index is damaged.")
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        if isinstance(message, Status):
+            session.answer(failing())
+
+    pair.bob.handle = handle
+    pair.ada.session.post(status(0))
+    assert await pair.bob.ends() == "The index is damaged."
+
+
+async def test_both_sides_know_why_a_session_was_dropped(pair: Pair) -> None:
+    pair.ada.session.drop("This device is stopping.")
+    assert await pair.ada.ends() == "This device is stopping."
+    assert "This device is stopping." in await pair.bob.ends()
+
+
+async def test_a_drop_ends_the_session_though_the_peer_reads_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LAST_WORDS_S", 0.02)
+    await pair.link.stall()
+    pair.ada.session.post(status(0), bytes(1_000_000))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    pair.ada.session.drop("Enough.")
+    assert await pair.ada.ends() == "Enough."
+
+
+async def test_three_wrong_replies_end_the_session(pair: Pair) -> None:
+    for _ in range(3):
+        pair.ada.session.strike()
+    assert "wrong data" in await pair.ada.ends()
+
+
+async def test_a_peer_that_reads_nothing_of_what_it_asks_for_is_dropped(pair: Pair) -> None:
+    await pair.link.stall()
+    for _ in range(20_000):
+        pair.ada.session.post(status(0), bytes(100))
+    assert "does not read" in await pair.ada.ends()
+
+
+async def test_a_silent_peer_is_noticed() -> None:
+    clock = ManualClock()
+    link, _ = linked(ADA, BOB)
+    session = Session(link, HELLO, clock)
+    # As if the time had passed before the timer was set.
+    clock.advance(20)
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        raise AssertionError("nothing came")
+
+    async with asyncio.timeout(2):
+        assert "silent" in await session.run(handle)
+
+
+async def test_a_peer_is_not_silent_while_its_message_is_being_worked_on(pair: Pair) -> None:
+    go_on = asyncio.Event()
+    watching = Session(linked(ADA, BOB)[0], HELLO, pair.clock)
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        await go_on.wait()
+
+    taking = asyncio.create_task(watching._take(handle, status(0), b""))
+    await asyncio.sleep(0)
+    pair.clock.advance(20)
+    timer = asyncio.create_task(watching._watch())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not timer.done()
+    assert Ping() in [message for message, _ in watching._posted]
+    go_on.set()
+    await taking
+    timer.cancel()
+
+
+async def test_a_malformed_frame_ends_the_session_with_a_reason() -> None:
+    ours, theirs = linked(ADA, BOB)
+    session = Session(ours, HELLO, ManualClock())
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        pass
+
+    running = asyncio.create_task(session.run(handle))
+    await theirs.send([encode_frame(HELLO), b"\xff" * 20])
+    async with asyncio.timeout(2):
+        assert "larger than the protocol allows" in await running
