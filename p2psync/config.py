@@ -287,7 +287,7 @@ def format_config(config: Config) -> str:
 # How other devices see this one.
 {name}
 
-# Addresses to listen on; port 0 is any free one.
+# Addresses to listen on; port 0 is any free one, the same at each start while it stays free.
 # With loopback addresses only, discovery stays on this machine too.
 listen = [{listen}]
 

@@ -117,7 +117,12 @@ def _logging_to(handler: logging.Handler, level: LogLevel) -> Iterator[None]:
 
 
 class _HarmlessFormatter(logging.Formatter):
-    """Escapes whatever a peer's name could do to the terminal that shows the log."""
+    """Escapes whatever a peer's words could do to the terminal that shows the log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        # A message is one line: what a peer says must not pass for another.
+        record.message = shown(record.message)
+        return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(shown, super().format(record).split("\n")))

@@ -28,7 +28,7 @@ import msgspec
 
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.relpath import MAX_COMPONENT_BYTES, MAX_PATH_BYTES, RelPath
-from p2psync.core.version import Vector, Version, first_version, join
+from p2psync.core.version import Vector, Version, capped, first_version, join
 
 _MAX_AUTHOR_BYTES = 64
 
@@ -92,7 +92,8 @@ def merge(one: Entry, other: Entry) -> Merged:
         and not loser.same_content(winner)
         and (not winner.version.covers(loser.version.origin) or _is_forked(winner, loser))
     )
-    vector = join(winner.version.vector, loser.version.vector)
+    joined = join(winner.version.vector, loser.version.vector)
+    vector = capped(joined, winner.version.dot, winner.version.origin)
     if vector != winner.version.vector:
         version = msgspec.structs.replace(winner.version, vector=vector)
         winner = msgspec.structs.replace(winner, version=version)

@@ -40,7 +40,8 @@ def parse_relpath(text: str) -> RelPath:
     for part in parts:
         if part in ("", ".", ".."):
             raise UnsafePathError("The path has an empty, “.” or “..” component.")
-        if part == INTERNAL:
+        # In any case: where the file system does not tell them apart, that is ours too.
+        if len(part) == len(INTERNAL) and part.casefold() == INTERNAL:
             raise UnsafePathError(f"“{INTERNAL}” belongs to p2psync and is never shared.")
         if len(part) > 63 and len(part.encode("utf-8")) > MAX_COMPONENT_BYTES:
             raise UnsafePathError(f"A name in the path is over {MAX_COMPONENT_BYTES} bytes long.")

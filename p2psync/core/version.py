@@ -21,6 +21,10 @@ MAX_STAMP = (1 << 63) - 1
 stamp costs the order by time, for that path, and nothing else."""
 
 
+MAX_VECTOR = 1024
+"""Pairs in a vector: far more than a group has had replicas, and few enough to be sent."""
+
+
 class Dot(NamedTuple):
     replica: int
     counter: int
@@ -51,6 +55,20 @@ def join(one: Vector, other: Vector) -> Vector:
     return tuple(sorted(merged.items()))
 
 
+def capped(vector: Vector, *needed: Dot) -> Vector:
+    """At most MAX_VECTOR pairs of `vector`: those of the one or two `needed` dots, and the least
+    replicas. A function of the pairs alone, so that devices agree whatever the order of joining.
+
+    What is left out is forgotten: at worst a content that was settled is kept as a copy once more.
+    Without this, a member that invents replicas could make honest entries too large to be sent.
+    """
+    if len(vector) <= MAX_VECTOR:
+        return vector
+    own = {dot.replica for dot in needed}
+    others = [pair for pair in vector if pair[0] not in own][: MAX_VECTOR - 2]
+    return tuple(sorted([*others, *(pair for pair in vector if pair[0] in own)]))
+
+
 def is_vector(vector: Vector) -> bool:
     """Whether `vector` is in the one form that two equal vectors share."""
     replicas = [replica for replica, _ in vector]
@@ -78,7 +96,7 @@ def content_successor(seen: Version | None, dot: Dot, *, now_ns: int, author: st
     if seen is None:
         return first_version(dot, stamp=min(now_ns, MAX_STAMP), author=author)
     stamp = min(max(now_ns, seen.stamp + 1), MAX_STAMP)
-    vector = join(seen.vector, (_pair(dot),))
+    vector = capped(join(seen.vector, (_pair(dot),)), dot, seen.origin)
     return Version(dot=dot, origin=dot, stamp=stamp, vector=vector, author=author)
 
 
@@ -88,7 +106,7 @@ def metadata_successor(seen: Version, dot: Dot) -> Version:
         dot=dot,
         origin=seen.origin,
         stamp=seen.stamp,
-        vector=join(seen.vector, (_pair(dot),)),
+        vector=capped(join(seen.vector, (_pair(dot),)), dot, seen.origin),
         author=seen.author,
     )
 

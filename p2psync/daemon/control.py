@@ -101,13 +101,17 @@ class DaemonControl:
     def _device(self, text: str) -> DeviceID:
         """By name, ID, or the first characters of the ID. Raises NotFoundError, UsageError."""
         known = [self._membership.own.device, *self._membership.members]
-        named = [one for one in known if self._membership.name_of(one) == text]
         start = text.lower().replace("-", "")
-        found = named or [
+        # Both ways: a member may have given another one a name that looks like an ID.
+        exact = [one for one in known if format_device_id(one).replace("-", "") == start]
+        found = exact or [
             one
             for one in known
-            if len(start) >= _SHORTEST_ID
-            and format_device_id(one).replace("-", "").startswith(start)
+            if self._membership.name_of(one) == text
+            or (
+                len(start) >= _SHORTEST_ID
+                and format_device_id(one).replace("-", "").startswith(start)
+            )
         ]
         if not found:
             raise NotFoundError(
@@ -115,7 +119,7 @@ class DaemonControl:
             )
         if len(found) > 1:
             ids = ", ".join(format_device_id(one)[:7] for one in found)
-            raise UsageError(f"More than one device is called “{text}”; use the ID: {ids}.")
+            raise UsageError(f"“{text}” is the name or ID of more than one device: {ids}.")
         return found[0]
 
     # --- folders -----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from p2psync.engine.cluster import Cluster
 from p2psync.engine.folder import Folder, FolderSpec
 from p2psync.engine.local import Brakes
 from p2psync.engine.membership import Membership
+from p2psync.engine.tasks import together
 from p2psync.errors import NotFoundError, P2psyncError, UsageError
 from p2psync.files.adopt import adopt_root, release_root
 from p2psync.files.local_disk import LocalDisk
@@ -159,7 +160,7 @@ class Folders:
         folder = each.folder
         while True:
             try:
-                async with asyncio.TaskGroup() as tasks:
+                async with together() as tasks:
                     tasks.create_task(folder.run())
                     # Its tasks take those of peers under them, so it has to have begun.
                     await asyncio.sleep(0)

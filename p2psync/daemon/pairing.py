@@ -46,6 +46,12 @@ key."""
 
 _FIND_S = 10.0
 _MAX_TRIED = 8
+_JOIN_S = 60.0
+"""For all addresses together: whoever asked for it waits no longer than 75 s, and nothing is to be
+paired that was given up. Each address has its share, so that one that stalls hides no other."""
+_TOLD_AT_ONCE = 20
+"""Attempts without a guess that are logged in a row; then one a second, or strangers could fill
+the log."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +86,8 @@ class Pairing:
         self._ttl_s = ttl_s
         self._host: PairingHost | None = None
         self._last_failure: str | None = None
+        self._tellable = float(_TOLD_AT_ONCE)
+        self._told_at = clock.monotonic()
         self._closing: asyncio.Task[None] | None = None
 
     # --- the device that shows the secret ------------------------------------------------------
@@ -116,7 +124,8 @@ class Pairing:
     async def attend(self, sock: socket.socket) -> None:
         """Take over the socket of someone who came to pair."""
         if self._host is None:
-            _log.info("pairing refused: no window is open")
+            if self._may_tell():
+                _log.info("pairing refused: no window is open")
             await turn_away(sock)
         else:
             await self._host.attend(sock)
@@ -127,12 +136,23 @@ class Pairing:
 
     def _note_failure(self, attempt: FailedAttempt) -> None:
         self._last_failure = str(attempt.error)
+        if not (attempt.counted or self._may_tell()):
+            return
         _log.warning(
             "pairing refused address=%s tries_left=%d reason=%s",
             attempt.address,
             attempt.failures_left,
             attempt.error,
         )
+
+    def _may_tell(self) -> bool:
+        now = self._clock.monotonic()
+        self._tellable = min(float(_TOLD_AT_ONCE), self._tellable + now - self._told_at)
+        self._told_at = now
+        if self._tellable < 1:
+            return False
+        self._tellable -= 1
+        return True
 
     @property
     def expires_s(self) -> float | None:
@@ -204,7 +224,9 @@ class Pairing:
         self, secret: PairingSecret, addresses: Sequence[Address]
     ) -> tuple[PairedPeer, Address]:
         failure: P2psyncError | None = None
-        for address in addresses:
+        deadline = self._clock.monotonic() + _JOIN_S
+        for number, address in enumerate(addresses):
+            left = deadline - self._clock.monotonic()
             try:
                 peer = await join(
                     *address,
@@ -212,6 +234,7 @@ class Pairing:
                     certificate=self._certificate,
                     payload=self._introduction(),
                     random_bytes=self._randomness,
+                    timeout=max(1.0, left / (len(addresses) - number)),
                 )
             except PairingRefusedError as error:
                 # The next address may be the same device's, and each wrong try counts there. For

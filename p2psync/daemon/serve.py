@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import importlib
 import logging
 import os
 import resource
@@ -31,10 +32,10 @@ from p2psync.net.endpoint import Endpoint
 from p2psync.net.identity import Identity, device_of_certificate, load_or_create_identity, verify
 from p2psync.net.interfaces import choose_interfaces, list_interfaces
 from p2psync.storage.device_store import DeviceStore, open_device_store
-from p2psync.web.api import ControlServer
 
 _WILDCARDS = ("0.0.0.0", "::")
 _CONFIGURED_NAME = "configured name"
+_LAST_PORT = "last port"
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class _Daemon:
             on_link=lambda link: self._cluster.serve(link, dialled=False),
             on_refused=_log_refused,
             on_pairing=lambda sock: self._pairing.attend(sock),
+            last_port=int(await self._store.setting(_LAST_PORT) or 0),
         )
         discovery = self._discovery()
         self._cluster = await self._make_cluster(membership, endpoint)
@@ -98,10 +100,12 @@ class _Daemon:
         self._act_on_members(membership, endpoint, folders)
         await endpoint.start()
         stack.push_async_callback(endpoint.stop)
-        stack.push_async_callback(self._cluster.stop)
         port = endpoint.addresses[0][1]
+        await self._store.set_setting(_LAST_PORT, str(port))
         discovery.announce(port)
         self._pairing.port = port
+        await stack.enter_async_context(_running(self._cluster.run(), discovery.run()))
+        stack.push_async_callback(self._cluster.stop)
         stack.push_async_callback(self._pairing.close)
         stack.push_async_callback(folders.close_all)
         await folders.open_all()
@@ -122,11 +126,12 @@ class _Daemon:
             checks=lambda: checks(self._home, report.listen, self._discovery_problems),
             end=self._ended.set,
         )
-        await stack.enter_async_context(ControlServer(control, self._home))
-        async with _running(self._cluster.run(), discovery.run()):
-            _log.info("running device=%s port=%d", short_device_id(self._identity.device), port)
-            ready()
-            await self._ended.wait()
+        # Slow to import (aiohttp), while the work has begun already.
+        api = await asyncio.to_thread(importlib.import_module, "p2psync.web.api")
+        await stack.enter_async_context(api.ControlServer(control, self._home))
+        _log.info("running device=%s port=%d", short_device_id(self._identity.device), port)
+        ready()
+        await self._ended.wait()
 
     async def _membership(self) -> Membership:
         own = OwnDevice(

@@ -1,5 +1,6 @@
 """Where members may be reached: what worked before, what was seen, what others say. All hints."""
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
 from p2psync.core.ids import DeviceID
@@ -41,6 +42,31 @@ class AddressBook:
     def forget(self, device: DeviceID) -> None:
         self._worked.pop(device, None)
         self._hints.pop(device, None)
+
+
+def is_believable(host: str, *, teller: str) -> bool:
+    """Whether an address that a peer at `teller` tells of another device is worth a try.
+
+    A name is not: looking it up would ask servers that the peer chose. A loopback address, in
+    whatever spelling, that another machine tells would be a service of this one.
+    """
+    address = _address(host)
+    if address is None or address.is_multicast or address.is_unspecified:
+        return False
+    if not address.is_loopback:
+        return True
+    told_from = _address(teller)
+    return told_from is not None and told_from.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def _first(address: Address, known: list[Address]) -> list[Address]:

@@ -2,26 +2,29 @@
 concern, and what every session begins with: rosters, addresses, offers of folders."""
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from p2psync.core.ids import DeviceID, short_device_id
 from p2psync.core.roster import View, decode_statements
-from p2psync.engine.addresses import AddressBook
+from p2psync.engine.addresses import AddressBook, is_believable
 from p2psync.engine.dialing import Dialing
 from p2psync.engine.exchanges import FolderMessage
 from p2psync.engine.membership import Membership
 from p2psync.engine.session import Session
+from p2psync.engine.supplier import lacking
+from p2psync.errors import P2psyncError, RefusedError
 from p2psync.ports import Address, AddressStore, Clock, Dialer, Link, Randomness
 from p2psync.protocol.messages import (
     PROTOCOL_VERSION,
     Addresses,
     AnyMessage,
+    ChunkRequest,
     FolderOffer,
     FolderWithdrawn,
     Hello,
+    ManifestRequest,
     Roster,
 )
 from p2psync.protocol.wire import RemoteProtocolError
@@ -31,6 +34,8 @@ _ADDRESSES_TOLD = 3
 _MAX_OFFERED = 256
 _SKEW_NS = 60 * 10**9
 _LAST_WORDS_S = 1.5
+_LINKS_OF_PEER = 8
+"""One is of use. Others are there for a moment, where both sides dial or a network came back."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +76,10 @@ class Cluster:
         self.sessions: dict[DeviceID, Session] = {}
         self._dialled: set[Session] = set()
         self._serving: set[Session] = set()
+        self._located: set[Session] = set()
+        """Sessions whose peer has told where it listens."""
+        self._overflowed: set[Session] = set()
+        """Sessions whose peer tells of more devices than a group has."""
         self._stopping = False
         self._folders: dict[str, FolderPeer] = {}
         self._offers: dict[DeviceID, dict[str, FolderOffer]] = {}
@@ -172,27 +181,40 @@ class Cluster:
         now = self._membership.members
         for device in before.members.keys() - now.keys():
             self._book.forget(device)
-            if (session := self.sessions.get(device)) is not None:
+        # Those too that did not get as far as an introduction.
+        for session in self._serving:
+            if session.peer not in now:
                 session.drop("This device was removed from the group.")
-        self.on_members(before)
         self._dialing.set_members(set(now))
         roster = self._membership.encoded()
         for session in self.sessions.values():
             session.post(Roster(), roster)
+        # Last, because it may raise: the others have to hear of it all the same.
+        self.on_members(before)
 
     async def _reached(self, device: DeviceID, address: Address) -> None:
         self._book.worked(device, address)
-        await self._store.save_address(device, *address, self._clock.now_ns())
+        await self._save_address(device, address, self._clock.now_ns())
         known = Addresses(((device, *address),))
         for session in self.sessions.values():
             if session.peer != device:
                 session.post(known)
 
+    async def _save_address(
+        self, device: DeviceID, address: Address, last_ok_ns: int | None
+    ) -> None:
+        try:
+            await self._store.save_address(device, *address, last_ok_ns)
+        except P2psyncError as error:
+            # A hint for the next start, worth no link: a full disk must not part devices.
+            _log.warning("address not kept device=%s reason=%s", short_device_id(device), error)
+
     # --- sessions --------------------------------------------------------------------------
 
     async def serve(self, link: Link, *, dialled: bool) -> None:
         """Own a link until it ends."""
-        if self._stopping:
+        links = sum(session.peer == link.peer for session in self._serving)
+        if self._stopping or links >= _LINKS_OF_PEER:
             await link.close()
             return
         hello = Hello(
@@ -209,12 +231,17 @@ class Cluster:
         reason = "This device is stopping."
         try:
             reason = await session.run(self._handle)
+        except Exception:
+            # Whatever a peer may have done, it is to cost its own link and not the daemon.
+            _log.exception("session failed device=%s", short_device_id(session.peer))
+            reason = "This device failed at what the peer sent."
         finally:
             self._forget(session, reason)
 
     def _forget(self, session: Session, reason: str) -> None:
         self._serving.discard(session)
-        self._dialled.discard(session)
+        for kept in (self._dialled, self._located, self._overflowed):
+            kept.discard(session)
         self._past_received += session.link.bytes_received
         self._past_sent += session.link.bytes_sent
         if self.sessions.get(session.peer) is not session:
@@ -224,7 +251,7 @@ class Cluster:
         self.skews_ns.pop(session.peer, None)
         for folder in self._folders.values():
             folder.detach(session)
-        self._dialing.wake(session.peer)
+        self._dialing.ended(session.peer)
         _log.info("disconnected device=%s reason=%s", short_device_id(session.peer), reason)
 
     async def _handle(self, session: Session, message: AnyMessage, payload: bytes) -> None:
@@ -234,7 +261,7 @@ class Cluster:
             # It is on its way out: another session took its place.
             return
         elif isinstance(message, Roster):
-            await self._learn_roster(payload)
+            await self._learn_roster(session, payload)
         elif isinstance(message, Addresses):
             await self._learn_addresses(session, message)
         elif isinstance(message, FolderWithdrawn):
@@ -256,6 +283,8 @@ class Cluster:
         folder = self._folders.get(message.folder)
         if folder is not None and folder.is_shared_with(session.peer):
             await folder.handle(session, message, payload)
+        elif isinstance(message, ChunkRequest | ManifestRequest):
+            session.post(lacking(message))
 
     async def _introduce(self, session: Session, hello: Hello) -> None:
         peer = session.peer
@@ -288,12 +317,18 @@ class Cluster:
         """Of two links at once both sides keep the one that the lesser ID dialled."""
         return (session in self._dialled) == (self._own < session.peer)
 
-    async def _learn_roster(self, payload: bytes) -> None:
+    async def _learn_roster(self, session: Session, payload: bytes) -> None:
         try:
             statements = decode_statements(payload)
         except ValueError as error:
             raise RemoteProtocolError(f"The peer sent a malformed roster: {error}.") from error
-        await self._membership.learn(statements)
+        try:
+            await self._membership.learn(statements)
+        except RefusedError as error:
+            # Some member filled it. Those who are in the group already go on with each other.
+            if session not in self._overflowed:
+                self._overflowed.add(session)
+                _log.warning("roster device=%s problem=%s", short_device_id(session.peer), error)
 
     def _addresses_to_tell(self, peer: DeviceID) -> Iterable[tuple[DeviceID, str, int]]:
         # No host: the one at which the peer sees this device.
@@ -309,23 +344,18 @@ class Cluster:
         for device, host, port in message.known:
             told = DeviceID(device)
             if told == session.peer and not host:
-                await self._learn_own_address(session, (own_host, port))
-            elif told != self._own and host and (_is_loopback(own_host) or not _is_loopback(host)):
-                # A loopback address that another machine tells would be a service of this one.
+                # Once: it is written to the disk and told to everyone.
+                if session not in self._located:
+                    self._located.add(session)
+                    await self._learn_own_address(session, (own_host, port))
+            elif told != self._own and is_believable(host, teller=own_host):
                 self.hint(told, [(host, port)])
 
     async def _learn_own_address(self, session: Session, address: Address) -> None:
         """Where a peer that dialled us listens itself; the others may not know."""
         self.hint(session.peer, [address])
-        await self._store.save_address(session.peer, *address, None)
+        await self._save_address(session.peer, address, None)
         known = Addresses(((session.peer, *address),))
         for other in self.sessions.values():
             if other is not session:
                 other.post(known)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"

@@ -16,6 +16,10 @@ _DIAL_S = 4.0
 _SECOND_S = 0.3
 """The device with the greater ID dials so much later: where both can, one link is enough."""
 _LASTING_S = 5.0
+_DIALS_AT_ONCE = 64
+"""Bounds descriptors, however many devices a member says there are."""
+_ROUND_S = 0.5
+"""Anyone on the network can announce new addresses of a device; so often they are tried."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,8 +49,10 @@ class Dialing:
         self._serve = serve
         self._reached = reached
         self._wakes: dict[DeviceID, asyncio.Event] = {}
+        self._ends: dict[DeviceID, asyncio.Event] = {}
         self._tasks: dict[DeviceID, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._room = asyncio.Semaphore(_DIALS_AT_ONCE)
         self.refused: dict[DeviceID, str] = {}
         """Members of which the last try ended in a refusal, and the sentence that says so."""
 
@@ -60,17 +66,22 @@ class Dialing:
 
     def set_members(self, members: set[DeviceID]) -> None:
         for device in self._wakes.keys() - members:
-            del self._wakes[device]
+            del self._wakes[device], self._ends[device]
             self.refused.pop(device, None)
             if (task := self._tasks.pop(device, None)) is not None:
                 task.cancel()
         for device in members - self._wakes.keys():
-            self._wakes[device] = asyncio.Event()
+            self._wakes[device], self._ends[device] = asyncio.Event(), asyncio.Event()
             self._start(device)
 
     def wake(self, device: DeviceID) -> None:
-        """Try now: an address is new, or the session has ended."""
+        """Try now: an address is new."""
         if (event := self._wakes.get(device)) is not None:
+            event.set()
+
+    def ended(self, device: DeviceID) -> None:
+        """The session with the device is over."""
+        if (event := self._ends.get(device)) is not None:
             event.set()
 
     def _start(self, device: DeviceID) -> None:
@@ -79,28 +90,32 @@ class Dialing:
             self._tasks[device] = self._group.create_task(self._keep_connected(device))
 
     async def _keep_connected(self, device: DeviceID) -> None:
-        wake = self._wakes[device]
+        wake, ended = self._wakes[device], self._ends[device]
         failures = 0
         if self._own > device:
             await asyncio.sleep(_SECOND_S)
         while True:
             wake.clear()
-            if self._is_connected(device):
-                failures = 0
-                await wake.wait()
-                continue
             began = self._clock.monotonic()
-            if await self._try_all(device) and (
-                self._is_connected(device) or self._clock.monotonic() - began > _LASTING_S
-            ):
+            if self._is_connected(device):
+                ended.clear()
+                await ended.wait()
+                wake.clear()
+                came_about = True
+            else:
+                came_about = await self._try_all(device)
+            lasted = self._clock.monotonic() - began
+            if came_about and (self._is_connected(device) or lasted > _LASTING_S):
                 failures = 0
                 continue
-            # Also after a link that ended as soon as it began: not to make it anew in a circle.
+            # Also after a session that ended as soon as it began, whoever dialled: not to make it
+            # anew in a circle.
             failures += 1
             chance = int.from_bytes(self._randomness(4)) / (1 << 32)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause(failures, chance)):
                     await wake.wait()
+            await asyncio.sleep(began + _ROUND_S - self._clock.monotonic())
 
     async def _try_all(self, device: DeviceID) -> bool:
         """Whether a link came about; returns when it has ended."""
@@ -109,7 +124,8 @@ class Dialing:
             if self._is_connected(device):
                 return True
             try:
-                link = await self._dialer.dial(*address, expect=device, timeout=_DIAL_S)
+                async with self._room:
+                    link = await self._dialer.dial(*address, expect=device, timeout=_DIAL_S)
             except DialRefusedError as error:
                 refusal = str(error)
             except P2psyncError as error:

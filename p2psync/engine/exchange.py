@@ -37,9 +37,9 @@ class ExchangeOwner(Protocol):
     def rolled_back(self) -> Coroutine[Any, Any, None]:
         """A peer knows more of our index than we do: it was restored from an earlier state.
 
-        To do: holding the folder's turn (a new version may be half made under the old replica),
-        `renew_replica`; then `restart` every exchange. What is held keeps its versions: peers that
-        know later ones by the old replica offer them, and no dot of it is given out any more.
+        To do: drop the folder's sessions; then, holding its turn (a new version may be half made
+        under the old replica), `renew_replica`. What is held keeps its versions: peers that know
+        later ones by the old replica offer them, and no dot of it is given out any more.
         """
 
 
@@ -111,7 +111,8 @@ class Exchange:
         # Numbers without a row are of rows that were replaced and come under later numbers, or of
         # tombstones that nobody needs any more.
         self._sent = batch[-1][0] if batch else latest
-        await self.session.send(IndexBatch(self.folder, epoch, self._sent), pack_entries(batch))
+        message = IndexBatch(self.folder, epoch, after, self._sent)
+        await self.session.send(message, pack_entries(batch))
 
     async def on_offer(self, offer: FolderOffer) -> None:
         cursor = await self._index.cursor(self.peer)
@@ -135,12 +136,6 @@ class Exchange:
         # All exchanges are to hear of it, even if this one ends meanwhile.
         await whole(self._owner.rolled_back())
 
-    async def restart(self) -> None:
-        """The own epoch changed: the peer is to be told everything anew."""
-        self._sent = None if self._sent is None else 0
-        await self.offer()
-        self._wake.set()
-
     async def on_batch(self, batch: IndexBatch, payload: bytes) -> None:
         entries = unpack_entries(payload)
         if batch.epoch != self.theirs.epoch:
@@ -148,11 +143,14 @@ class Exchange:
         sequences = [sequence for sequence, _, _ in entries]
         if sequences != sorted(set(sequences)) or (sequences and sequences[-1] > batch.upto):
             raise RemoteProtocolError("The peer sent its index out of order.")
-        if batch.upto <= self.received:
+        # One that does not join on was sent before the folder was paused here or begun anew, and
+        # what lies between was passed over. The peer begins again where our offer asks it to.
+        if batch.upto <= self.received or batch.after > self.received:
             return
         entries = [entry for entry in entries if entry[0] > self.received]
         if self._knows_more_of_us(entries):
             await self._begin_anew()
+            return
         held = await self._index.held([path for _, path, _ in entries])
         news: list[SequencedEntry] = []
         seen = []

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from p2psync.core.ids import DeviceID
 from p2psync.engine.exchange import Exchange, ExchangeOwner
 from p2psync.engine.session import Session
-from p2psync.engine.supplier import Supplier
+from p2psync.engine.supplier import Supplier, lacking
 from p2psync.ports import FolderIndex
 from p2psync.protocol.messages import (
     ChunkRequest,
@@ -73,10 +73,10 @@ class Exchanges:
         for exchange in self._exchanges.values():
             exchange.recorded()
 
-    async def restart(self) -> None:
-        """The own epoch changed."""
-        for exchange in self.all():
-            await exchange.restart()
+    def drop_sessions(self, reason: str) -> None:
+        """All is to be exchanged anew; nothing that peers say in these sessions counts any more."""
+        for session in self._exchanges:
+            session.drop(reason)
 
     # --- sessions --------------------------------------------------------------------------
 
@@ -85,9 +85,15 @@ class Exchanges:
         if self._group is None or session in self._exchanges:
             return
         exchange = Exchange(self._folder, session, self._index, self._owner)
+        work = self._send(exchange)
+        try:
+            # Ends when the session does or is detached, or with the folder's work.
+            self._sending[session] = self._group.create_task(work)
+        except RuntimeError:
+            # That work is just ending, which is no fault of the session.
+            work.close()
+            return
         self._exchanges[session] = exchange
-        # Ends when the session does or is detached, or with the folder's work.
-        self._sending[session] = self._group.create_task(self._send(exchange))
         await exchange.offer()
 
     async def _send(self, exchange: Exchange) -> None:
@@ -104,6 +110,8 @@ class Exchanges:
     async def handle(self, session: Session, message: FolderMessage, payload: bytes) -> None:
         exchange = self._exchanges.get(session)
         if exchange is None:
+            if isinstance(message, ChunkRequest | ManifestRequest):
+                session.post(lacking(message))
             return
         match message:
             case ManifestRequest():

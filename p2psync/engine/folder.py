@@ -24,6 +24,8 @@ from p2psync.engine.problems import Problems
 from p2psync.engine.pull import Puller
 from p2psync.engine.session import Session
 from p2psync.engine.supplier import Supplier
+from p2psync.engine.tasks import together
+from p2psync.errors import P2psyncError
 from p2psync.ports import (
     Clock,
     Counts,
@@ -140,7 +142,7 @@ class Folder:
         self._scanned = False
         self.local.mark(None)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with together() as group:
                 self._working = True
                 self._exchanges.begin(group)
                 for work in (
@@ -191,8 +193,9 @@ class Folder:
             await asyncio.sleep(_ROOT_RETRY_S)
             self.local.mark(None)
             return False
-        except OSError as error:
-            self.problems.set("disk", self.disk.kind_of_problem(error, ""))
+        except (P2psyncError, OSError) as error:
+            # Of the disk that holds the folder, or the index.
+            self.problems.set("disk", self._disk_problem(error))
             _log.warning("disk trouble folder=%s reason=%s", self.name, error)
             await asyncio.sleep(_ROOT_RETRY_S)
             self.local.mark(None)
@@ -202,6 +205,11 @@ class Folder:
             _log.info("resumed folder=%s", self.name)
             self._halted = None
         return True
+
+    def _disk_problem(self, error: P2psyncError | OSError) -> Problem:
+        if isinstance(error, OSError):
+            return self.disk.kind_of_problem(error, "")
+        return Problem("", str(error), "It is tried again by itself.")
 
     def _halt(self, reason: str) -> None:
         if self._halted is None:
@@ -251,10 +259,11 @@ class Folder:
     async def rolled_back(self) -> None:
         """A peer knows more of our index than we do: it is from an earlier time."""
         _log.warning("the index of folder=%s was from an earlier time; it begins anew", self.name)
+        # In sessions of its own, because in these there are batches under way.
+        self._exchanges.drop_sessions("The index of a folder is exchanged anew.")
         async with self.turn:
             await self.index.renew_replica()
         self.local.mark(None)
-        await self._exchanges.restart()
 
     # --- how it stands -----------------------------------------------------------------------
 

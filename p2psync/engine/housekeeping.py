@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from p2psync.core.ids import DeviceID, short_device_id
 from p2psync.engine.exchange import Exchange
-from p2psync.ports import Disk, FolderIndex, RootUnavailableError
+from p2psync.errors import P2psyncError
+from p2psync.ports import Disk, FolderIndex
 from p2psync.protocol.messages import FolderDigest
 
 _EVERY_S = 60.0
@@ -44,7 +45,7 @@ class Housekeeping:
                 if self._is_at_rest():
                     await self._clean_staging()
                     await self._tell_digest()
-            except (RootUnavailableError, OSError) as error:
+            except (P2psyncError, OSError) as error:
                 # The scan tells people.
                 _log.debug("housekeeping put off reason=%s", error)
             await asyncio.sleep(_EVERY_S)

@@ -7,9 +7,24 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
 from p2psync.core.ids import DeviceID, short_device_id
-from p2psync.core.roster import Member, OwnDevice, Roster, Signed, View, decode_statements
-from p2psync.errors import DamagedError
+from p2psync.core.roster import (
+    MAX_STATEMENTS,
+    Member,
+    OwnDevice,
+    Roster,
+    Signed,
+    View,
+    decode_statements,
+)
+from p2psync.engine.tasks import whole
+from p2psync.errors import DamagedError, RefusedError
 from p2psync.ports import RosterStore
+
+MAX_MEMBERS_LEARNED = 500
+"""A removal has room for about twice as many that the removed device added: a member that invents
+devices must not make itself irremovable."""
+MAX_STATEMENTS_LEARNED = MAX_STATEMENTS - 512
+"""The rest is for this device's own: whatever a member fills the roster with, it can be removed."""
 
 
 class Membership:
@@ -48,7 +63,7 @@ class Membership:
     async def learn(self, statements: Iterable[Signed]) -> None:
         """Take over what another member knows. Raises RefusedError when there is too much of it."""
         listed = tuple(statements)
-        await self._change(lambda roster: roster.merge(listed, self.own))
+        await self._change(lambda roster: self._merged(roster, listed))
 
     async def admit(self, certificate: bytes, name: str, statements: Iterable[Signed]) -> None:
         """Make the device of `certificate` a member, and take over what it knows.
@@ -59,9 +74,9 @@ class Membership:
 
         def change(roster: Roster) -> Roster:
             # Before too: of one that was removed, what it signed while out is to be held back.
-            known = roster.merge(listed, self.own)
+            known = self._merged(roster, listed)
             added = known.add(self.own, certificate=certificate, name=name)
-            return added.merge(listed, self.own)
+            return self._merged(added, listed)
 
         await self._change(change)
 
@@ -71,7 +86,25 @@ class Membership:
     async def rename(self, device: DeviceID, name: str, *, now_ns: int) -> None:
         await self._change(lambda roster: roster.rename(self.own, device, name=name, stamp=now_ns))
 
+    def _merged(self, roster: Roster, statements: tuple[Signed, ...]) -> Roster:
+        merged = roster.merge(statements, self.own)
+        if merged != roster and (
+            len(merged.statements) > MAX_STATEMENTS_LEARNED
+            or len(merged.members(self.own.device)) > MAX_MEMBERS_LEARNED
+        ):
+            raise RefusedError(
+                "What a peer tells of the group was not taken over: it would have more than "
+                f"{MAX_MEMBERS_LEARNED} devices, or a history of more than "
+                f"{MAX_STATEMENTS_LEARNED} entries. A device that filled it can be removed, on "
+                "each of the others: `p2psync device remove`."
+            )
+        return merged
+
     async def _change(self, change: Callable[[Roster], Roster]) -> None:
+        # Who tells of a change may be cut off by it, half-way.
+        await whole(self._change_now(change))
+
+    async def _change_now(self, change: Callable[[Roster], Roster]) -> None:
         async with self._changing:
             # Signatures are verified in a thread: a roster of a large group has thousands.
             changed = await asyncio.to_thread(change, self._roster)

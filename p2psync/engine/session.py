@@ -20,7 +20,7 @@ from p2psync.core.manifest import decode_manifest
 from p2psync.engine.tasks import together
 from p2psync.errors import P2psyncError
 from p2psync.ports import Clock, Link
-from p2psync.protocol.connection import PeerConnection
+from p2psync.protocol.connection import DEAD_AFTER, PeerConnection
 from p2psync.protocol.messages import (
     MISSING,
     AnyMessage,
@@ -31,6 +31,7 @@ from p2psync.protocol.messages import (
     ManifestReply,
     ManifestRequest,
     Ping,
+    Roster,
 )
 from p2psync.protocol.wire import encode_frame
 
@@ -50,6 +51,9 @@ _MAX_POSTED = 8192
 _BULK_QUEUE = 4
 _STRIKES = 3
 """Wrong replies after which the peer is dropped."""
+_UNREAD_S = 600.0
+"""A peer may be busy with its disk for minutes. One that takes not a byte for so long would have us
+hold what waits for it, some 250 MiB at worst, for as long as it likes."""
 
 Handler = Callable[["Session", AnyMessage, bytes], Awaitable[None]]
 
@@ -72,6 +76,11 @@ class Session:
         self._request_room = asyncio.Semaphore(REQUESTS_AT_ONCE)
         self._next_request = 1
         self._tasks: asyncio.TaskGroup | None = None
+        self._reading: asyncio.Task[NoReturn] | None = None
+        self._sending = False
+        self._began = clock.monotonic()
+        self._taken = (0, self._began)
+        """Bytes that the peer took, and when there were last more of them or nothing to send."""
         self._answer_room = asyncio.Semaphore(_ANSWERED_AT_ONCE)
         self._answers = 0
         self._handling = False
@@ -89,7 +98,7 @@ class Session:
             # Each raises when the link fails, the peer breaks the protocol or `drop` is called.
             async with together() as tasks:
                 self._tasks = tasks
-                tasks.create_task(self._read(handle), name="session-read")
+                self._reading = tasks.create_task(self._read(handle), name="session-read")
                 tasks.create_task(self._write(), name="session-write")
                 tasks.create_task(self._watch(), name="session-timer")
                 tasks.create_task(self._leave(), name="session-leave")
@@ -107,11 +116,14 @@ class Session:
             await self.link.close()
 
     def drop(self, reason: str) -> None:
-        """End the session soon, telling the peer why."""
+        """End the session soon, telling the peer why. Nothing that it says is acted on any more,
+        not even what is half worked on: it may be a device that was removed just now."""
         if self._dropped is None:
             self._dropped = reason
             self._dropping.set()
             self._to_send.set()
+            if self._reading is not None:
+                self._reading.cancel()
 
     def strike(self) -> None:
         """Count a wrong reply; too many end the session."""
@@ -126,6 +138,9 @@ class Session:
         if len(self._posted) >= _MAX_POSTED:
             self.drop("The peer does not read what it asks for.")
             return
+        if isinstance(message, Roster):
+            # Large, and each holds all that the one before it did.
+            self._posted = deque(one for one in self._posted if not isinstance(one[0], Roster))
         self._posted.append((message, payload))
         self._to_send.set()
 
@@ -242,6 +257,9 @@ class Session:
         raise SessionClosedError("The peer closed the connection.")
 
     async def _take(self, handle: Handler, message: AnyMessage, payload: bytes) -> None:
+        if self._dropped is not None:
+            # The cancellation comes at the next wait, and the next message may come before.
+            return
         if isinstance(message, Goodbye):
             raise SessionClosedError(f"The peer closed the connection: {message.reason}")
         if (answer := PeerConnection.reply_to(message)) is not None:
@@ -270,7 +288,9 @@ class Session:
                 if self._bulk:
                     frames += self._frame(*self._bulk.popleft())
                     self._bulk_room.release()
+                self._sending = True
                 await self.link.send(frames)
+                self._sending = False
             if self._dropped is not None:
                 await self.link.send([encode_frame(Goodbye(self._dropped[:300]))])
                 raise SessionClosedError(self._dropped)
@@ -282,8 +302,15 @@ class Session:
 
     async def _watch(self) -> NoReturn:
         while True:
-            await asyncio.sleep(max(0.0, self._connection.next_timeout() - self._clock.monotonic()))
+            due = self._connection.next_timeout()
+            awaited = self._connection.peer_hello is None and not self._handling
+            if awaited:
+                due = min(due, self._began + DEAD_AFTER)
+            await asyncio.sleep(max(0.0, due - self._clock.monotonic()))
             now = self._clock.monotonic()
+            if awaited and now >= self._began + DEAD_AFTER:
+                # Byte by byte it would never be silent, and hold the link for ever.
+                raise SessionClosedError("The peer did not introduce itself and stayed silent.")
             if self._handling:
                 # What the peer said is still being worked on, so its silence tells nothing; and
                 # nothing but this shows it that we live.
@@ -291,6 +318,11 @@ class Session:
                 self.post(Ping())
             for message in self._connection.handle_timeout(now):
                 self.post(message)
+            taken, since = self._taken
+            if not self._sending or taken != self.link.bytes_sent:
+                self._taken = (self.link.bytes_sent, now)
+            elif now - since >= _UNREAD_S:
+                raise SessionClosedError("The peer does not read what is sent to it.")
 
     async def _leave(self) -> NoReturn:
         """End soon after `drop`, even if the peer takes no goodbye."""

@@ -23,6 +23,14 @@ from p2psync.protocol.messages import (
 from p2psync.protocol.wire import MAX_PAYLOAD
 
 
+def lacking(request: ChunkRequest | ManifestRequest) -> ChunkReply | ManifestReply:
+    """The answer where the folder is not at work for the asker, perhaps since a moment ago: without
+    one it would wait for a minute and more, and everything else in its folder with it."""
+    if isinstance(request, ChunkRequest):
+        return ChunkReply(request.request, (MISSING,) * len(request.digests))
+    return ManifestReply(request.request)
+
+
 class Supplier:
     def __init__(
         self, index: FolderIndex, disk: Disk, suspect: Callable[[set[RelPath]], None]

@@ -4,7 +4,7 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import blake3
 
@@ -48,6 +48,10 @@ def stage(tree: Tree, files: Iterable[tuple[str, int, Pieces]]) -> None:
                 if offset < 0 or offset + len(data) > size:
                     raise ValueError("a piece lies outside of its file")
                 write_all(tree.system, file, data, offset)
+                if size >= _RESERVED_FROM:
+                    # So that the sync at the end, when the last piece has come, finds little left.
+                    with suppress(OSError):
+                        tree.system.start_writing(file, len(data), offset)
 
 
 @contextmanager

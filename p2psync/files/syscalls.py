@@ -35,6 +35,14 @@ _syncfs = _function(("syncfs",), ctypes.c_int)
 _fallocate = _function(
     ("fallocate64", "fallocate"), ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64
 )
+_sync_file_range = _function(
+    ("sync_file_range64", "sync_file_range"),
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_uint,
+)
+_START_WRITING = 2  # SYNC_FILE_RANGE_WRITE, linux/fs.h
 
 
 class RenameFlag(IntFlag):
@@ -153,6 +161,10 @@ class System:
 
     def sync_file_system(self, descriptor: int) -> None:
         _call(_syncfs, descriptor)
+
+    def start_writing(self, descriptor: int, size: int, offset: int) -> None:
+        """Have the disk begin with these bytes; makes nothing durable."""
+        _call(_sync_file_range, descriptor, offset, size, _START_WRITING)
 
     def close(self, descriptor: int) -> None:
         os.close(descriptor)

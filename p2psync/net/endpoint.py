@@ -5,12 +5,13 @@ that of TLS never is.
 """
 
 import asyncio
+import collections
 import contextlib
 import errno
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from p2psync.net.tls import client_context, server_context
 _HANDSHAKES = 64
 """Handshakes under way at once: strangers can hold no more descriptors than this."""
 _HANDSHAKES_PER_ADDRESS = 8
+_UNDISTURBED_S = 1.0
+"""A handshake on a LAN takes some milliseconds. One that took so long gives way where there are too
+many, or strangers that say nothing would keep out all others."""
+_TOLD_AT_ONCE = 100
+"""Refusals told in a row; then one a second, or a stranger could fill the log."""
 _BACKLOG = 128
 _ACCEPT_PAUSE = 0.2
 """Seconds without accepting when the process has run out of descriptors or memory."""
@@ -31,6 +37,19 @@ _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
 _log = logging.getLogger(__name__)
+
+
+class _Opening:
+    """An accepted socket whose handshake is under way."""
+
+    def __init__(self, host: str, began: float) -> None:
+        self.host = host
+        self.began = began
+        self.pairs = False
+        """It came to pair. It keeps its place, since to be cut off may cost the window a guess; the
+        window bounds how many there are."""
+        self.gives_way = False
+
 
 _Found = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 
@@ -42,8 +61,9 @@ class Endpoint:
     on; if it raises, the link is closed. `on_refused` is told the address of every connection that
     was turned away, and a sentence why. `on_pairing` is awaited with the socket of everyone who
     comes to pair, owns it, and bounds the time it takes. `listen` holds (host, port) pairs; port 0
-    takes a free port, the same one for all hosts where possible; "::" means IPv6 alone, and is
-    passed over where the machine has none, unless it is the only one.
+    takes a free port, the same one for all hosts where possible, and `last_port` if that is free:
+    others know it. "::" means IPv6 alone, and is passed over where the machine has none, unless it
+    is the only one.
     """
 
     def __init__(
@@ -55,6 +75,7 @@ class Endpoint:
         on_link: Callable[[TlsLink], Awaitable[None]],
         on_refused: Callable[[str, str], None],
         on_pairing: Callable[[socket.socket], Awaitable[None]],
+        last_port: int = 0,
         handshake_timeout: float = 10.0,
     ) -> None:
         self._device = identity.device
@@ -63,14 +84,16 @@ class Endpoint:
         self._on_link = on_link
         self._on_refused = on_refused
         self._on_pairing = on_pairing
+        self._last_port = last_port
         self._handshake_timeout = handshake_timeout
         self._peers: Mapping[DeviceID, bytes] = {}
         self._server_context = server_context(self._files, ())
         self._client_context = client_context(self._files, ())
         self._listeners: list[socket.socket] = []
         self._runner: asyncio.Task[None] | None = None
-        self._opening: dict[socket.socket, str] = {}
-        """Accepted sockets whose handshake is under way, with the host they came from."""
+        self._opening: dict[socket.socket, _Opening] = {}
+        self._may_tell = float(_TOLD_AT_ONCE)
+        self._told_at = 0.0
         self._links: set[TlsLink] = set()
         """Every link made here that may still be open."""
 
@@ -195,7 +218,8 @@ class Endpoint:
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             host, port, *scope = address
             # Sightings carry one port for all addresses of a device.
-            shared = next((bound for _, bound in self.addresses), 0) if port == 0 else port
+            known = next((bound for _, bound in self.addresses), self._last_port)
+            shared = known if port == 0 else port
             try:
                 listener.bind((host, shared, *scope))
             except OSError as error:
@@ -224,19 +248,42 @@ class Endpoint:
                     _log.warning("Cannot accept a connection: %s.", error.strerror)
                     await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
-            from_there = sum(host == name[0] for host in self._opening.values())
-            if len(self._opening) >= _HANDSHAKES or from_there >= _HANDSHAKES_PER_ADDRESS:
+            if not self._has_room(name[0]):
                 sock.close()
                 self._tell_refused(name, "Too many connections were being opened at once.")
                 continue
-            self._opening[sock] = name[0]
+            self._opening[sock] = _Opening(name[0], asyncio.get_running_loop().time())
             tasks.create_task(self._serve(sock, name), name="endpoint link")
+
+    def _has_room(self, host: str) -> bool:
+        """Whether one more from this host may begin, if need be in place of one that dawdles."""
+        opening = {sock: one for sock, one in self._opening.items() if not one.gives_way}
+        hosts = collections.Counter(one.host for one in opening.values())
+        if hosts[host] >= _HANDSHAKES_PER_ADDRESS:
+            return self._makes_way(sock for sock in opening if opening[sock].host == host)
+        if len(opening) >= _HANDSHAKES:
+            most = max(hosts.values())
+            return self._makes_way(sock for sock in opening if hosts[opening[sock].host] == most)
+        return True
+
+    def _makes_way(self, candidates: Iterable[socket.socket]) -> bool:
+        latest = asyncio.get_running_loop().time() - _UNDISTURBED_S
+        for sock in candidates:  # the oldest first
+            one = self._opening[sock]
+            if one.began <= latest and not one.pairs:
+                one.gives_way = True
+                with contextlib.suppress(OSError):
+                    # Its task, begun or not, finds that the other side is gone.
+                    sock.shutdown(socket.SHUT_RDWR)
+                return True
+        return False
 
     async def _serve(self, sock: socket.socket, name: tuple[Any, ...]) -> None:
         """One accepted connection, from handshake to hand-over. Raises nothing."""
         try:
             try:
                 if await _comes_to_pair(sock, self._handshake_timeout):
+                    self._opening[sock].pairs = True
                     await self._on_pairing(sock)
                     return
                 link = await handshake(
@@ -262,6 +309,12 @@ class Endpoint:
             await link.close()
 
     def _tell_refused(self, name: tuple[Any, ...], reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        self._may_tell = min(float(_TOLD_AT_ONCE), self._may_tell + now - self._told_at)
+        self._told_at = now
+        if self._may_tell < 1:
+            return
+        self._may_tell -= 1
         try:
             self._on_refused(format_address(name), reason)
         except Exception:

@@ -115,6 +115,8 @@ def _public_key(der: bytes) -> Ed25519PublicKey:
         key = x509.load_der_x509_certificate(der).public_key()
     except UnsupportedAlgorithm as error:
         raise ValueError("the certificate holds a key of an unknown kind") from error
+    except x509.InvalidVersion as error:  # which is no ValueError
+        raise ValueError("the certificate is of an unknown version") from error
     if not isinstance(key, Ed25519PublicKey):
         raise ValueError("the certificate does not hold an Ed25519 key")
     return key

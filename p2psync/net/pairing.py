@@ -8,12 +8,13 @@ sockets (`PairingHost.attend`, or `turn_away` where no window is open).
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import Any, Self
 
 from p2psync.errors import NotFoundError, P2psyncError, TimedOutError
+from p2psync.net.streams import LAST_WORD_S, READ_SIZE, closing, first_message, streams
 from p2psync.net.tcp import format_address
 from p2psync.protocol.pairing import (
     HostPairing,
@@ -36,10 +37,9 @@ ATTEMPT_S = 20.0
 JOIN_S = 60.0
 MAX_WAITING = 8
 _FIRST_WORD_S = 5.0
-_LAST_WORD_S = 1.0
+"""For the whole first message."""
 _LOOK_S = 1.0
 """How often the window's clock is looked at: it may run when the event loop's does not."""
-_CHUNK = 64 * 1024
 _REFUSALS = {
     WindowState.EXPIRED: Refusal.EXPIRED,
     WindowState.BURNED: Refusal.BURNED,
@@ -77,10 +77,11 @@ class FailedAttempt:
 class PairingHost:
     """A pairing window. It opens with `start` and closes by itself.
 
-    Joiners have their attempts one after the other; up to MAX_WAITING wait for their turn, more
-    are hung up on. `accept` is called with the peer that knew the secret, before it is told that it
-    is in: what it stores is stored then. It turns the peer down by raising a P2psyncError, which
-    leaves the window open; it may be cancelled by `close`.
+    Joiners have their attempts one after the other; up to MAX_WAITING wait for their turn. More are
+    hung up on, those first that have not said their first message. `accept` is called with the peer
+    that knew the secret, before it is told that it is in: what it stores is stored then. It turns
+    the peer down by raising a P2psyncError, which leaves the window open; it may be cancelled by
+    `close`.
     """
 
     def __init__(
@@ -107,6 +108,8 @@ class PairingHost:
         self._attempt_s = attempt_s
         self._window = PairingWindow(clock(), ttl=ttl, max_failures=max_failures)
         self._waiting = 0
+        self._silent: dict[asyncio.Task[None], None] = {}
+        """Attempts that have not got as far as a first message, the oldest first."""
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
         self._outcome: asyncio.Future[PairingOutcome] | None = None
@@ -140,11 +143,25 @@ class PairingHost:
             await turn_away(sock, _REFUSALS.get(self._window.state(self._clock()), Refusal.CLOSED))
             return
         if self._waiting > MAX_WAITING:
-            sock.close()
-            return
+            if not self._silent:
+                sock.close()
+                return
+            # Who means to pair says so at once: a crowd that does not keeps nobody out.
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.cancel()
         self._waiting += 1
         # Ends with the attempt, and that is bounded in time.
-        await asyncio.wait([self._attempts.create_task(self._serve(sock))])
+        attempt = self._attempts.create_task(self._serve(sock))
+        self._silent[attempt] = None
+        attempt.add_done_callback(lambda _: self._left(attempt, sock))
+        await asyncio.wait([attempt])
+
+    def _left(self, attempt: asyncio.Task[None], sock: socket.socket) -> None:
+        self._waiting -= 1
+        self._silent.pop(attempt, None)
+        # Closed already, unless the attempt was ended before it began.
+        sock.close()
 
     async def result(self) -> PairingOutcome:
         """How it ended, as soon as it has. Any number of tasks may wait, and stop waiting."""
@@ -188,17 +205,17 @@ class PairingHost:
 
     async def _serve(self, sock: socket.socket) -> None:
         try:
-            async with _streams(sock) as (reader, writer):
+            async with streams(sock) as (reader, writer):
                 # Who says nothing does not get a turn, and so does not keep others from theirs.
+                # In its turn a hello is answered at once, and from then on dawdling costs a guess.
                 async with asyncio.timeout(_FIRST_WORD_S):
-                    first = await reader.read(_CHUNK)
+                    first = await first_message(reader)
+                self._silent.pop(_this_task(), None)
                 if first:
                     async with self._turn:
                         await self._attempt(first, reader, writer)
         except (TimeoutError, OSError):
             return
-        finally:
-            self._waiting -= 1
 
     async def _attempt(
         self, first: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -244,7 +261,7 @@ class PairingHost:
                 await _send(pairing, writer)
                 if pairing.confirmed and not was_confirmed:
                     limit.reschedule(asyncio.get_running_loop().time() + self._attempt_s)
-                data = await reader.read(_CHUNK)
+                data = await reader.read(READ_SIZE)
                 if not data:
                     pairing.receive_eof()
 
@@ -287,9 +304,9 @@ async def turn_away(sock: socket.socket, refusal: Refusal = Refusal.CLOSED) -> N
     word = Stream()
     word.send(HostRefusal(refusal))
     with contextlib.suppress(OSError, TimeoutError):
-        async with _streams(sock) as (reader, writer), asyncio.timeout(_LAST_WORD_S):
+        async with streams(sock) as (reader, writer), asyncio.timeout(LAST_WORD_S):
             # Read first: an unread word would have the answer cut off by a reset.
-            await reader.read(_CHUNK)
+            await reader.read(READ_SIZE)
             writer.write(word.take_outgoing())
             await writer.drain()
 
@@ -317,7 +334,7 @@ async def join(
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await _connect(host, port, address)
-            async with _closing(writer):
+            async with closing(writer):
                 return await _ask(pairing, reader, writer)
     except TimeoutError:
         raise TimedOutError(
@@ -349,12 +366,18 @@ async def _ask(
 ) -> PairedPeer:
     while True:
         await _send(pairing, writer)
-        data = await reader.read(_CHUNK)
+        data = await reader.read(READ_SIZE)
         if not data:
             pairing.receive_eof()
         await asyncio.to_thread(pairing.receive_data, data)
         if pairing.peer is not None:
             return pairing.peer
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 async def _send(pairing: HostPairing | JoinerPairing, writer: asyncio.StreamWriter) -> None:
@@ -366,34 +389,5 @@ async def _send(pairing: HostPairing | JoinerPairing, writer: asyncio.StreamWrit
 async def _send_last(pairing: HostPairing, writer: asyncio.StreamWriter) -> None:
     """Send what is left to say, if the other side still listens."""
     with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(_LAST_WORD_S):
+        async with asyncio.timeout(LAST_WORD_S):
             await _send(pairing, writer)
-
-
-@contextlib.asynccontextmanager
-async def _streams(
-    sock: socket.socket,
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connected socket as streams; closed in the end, whatever happens."""
-    try:
-        reader, writer = await asyncio.open_connection(sock=sock)
-    except BaseException:
-        sock.close()
-        raise
-    async with _closing(writer):
-        yield reader, writer
-
-
-@contextlib.asynccontextmanager
-async def _closing(writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-    """Close it in the end, giving the last words a moment to leave."""
-    try:
-        yield
-    finally:
-        writer.close()
-        try:
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout(_LAST_WORD_S):
-                    await writer.wait_closed()
-        finally:
-            writer.transport.abort()

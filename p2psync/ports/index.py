@@ -189,6 +189,7 @@ class FolderIndex(Protocol):
         executable)."""
 
     async def renew_replica(self) -> None:
-        """Draw a new replica id and epoch and set `counter` to 0: the index was rolled back."""
+        """Draw a new replica id and epoch, set `counter` to 0, drop all offers and begin anew with
+        every peer's index: this one was rolled back, so what it knows of them was too."""
 
     async def close(self) -> None: ...

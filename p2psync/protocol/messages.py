@@ -60,10 +60,11 @@ class FolderWithdrawn(Message, frozen=True, tag=4):
 
 class IndexBatch(Message, frozen=True, tag=5):
     """Payload: entries of the sender's index, see `wire.pack_entries`; `upto` is the sequence that
-    the receiver has reached with them."""
+    a receiver who has reached `after` has reached with them."""
 
     folder: Name
     epoch: Count
+    after: Count
     upto: Count
 
 

@@ -160,6 +160,12 @@ class Stream:
         return data
 
 
+def can_be_judged(data: bytes) -> bool:
+    """Whether the first bytes of a stranger hold a whole frame, or begin one that is too large."""
+    size = int.from_bytes(data[:4])
+    return len(data) >= 4 and (size > MAX_FRAME_OF_STRANGER or len(data) >= 4 + size)
+
+
 def decode(frame: bytes, decoder: msgspec.msgpack.Decoder[_M]) -> _M:
     try:
         return decoder.decode(frame)

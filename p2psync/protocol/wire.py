@@ -16,7 +16,7 @@ import msgspec
 from p2psync.core.entry import MAX_FILE_SIZE, Entry, Kind
 from p2psync.core.names import name_fault
 from p2psync.core.relpath import RelPath, UnsafePathError, parse_relpath
-from p2psync.core.version import Version, is_vector
+from p2psync.core.version import MAX_VECTOR, Version, is_vector
 from p2psync.errors import P2psyncError
 from p2psync.protocol.messages import AnyMessage
 
@@ -25,7 +25,6 @@ MAX_PAYLOAD = 32 * 1024 * 1024
 MAX_PACKED_ENTRIES = 1024 * 1024
 """Bytes of a batch's entries once unpacked."""
 ENTRIES_IN_BATCH = 2000
-MAX_VECTOR = 1024
 
 _HEAD = struct.Struct(">II")
 _encoder = msgspec.msgpack.Encoder()

@@ -54,8 +54,11 @@ class Database:
 
         Work that was begun is finished even when the caller is cancelled. Raises DamagedError
         when the file does not read back as it was written (and marks it so for `is_marked`),
-        StorageError when it cannot be used.
+        StorageError when it cannot be used or was closed.
         """
+        if self._closed:
+            # A peer's message may still be on its way through when its folder ends.
+            raise StorageError(f"{self._path} is closed: the folder or the daemon is ending.")
 
         def work_with_sentences() -> T:
             try:

@@ -192,7 +192,10 @@ class SqliteFolderIndex:
             )
             connection.execute("DELETE FROM gaps")
             _store_meta(connection, replica=state.replica, epoch=state.epoch, counter=0)
-            return state
+            # A peer may have offered something since that this device held and acknowledged, and
+            # have forgotten its deletion: such an offer would never be replaced or settled.
+            peers.begin_anew(connection)
+            return state._replace(counts=measure(connection, held=None, wanted=None))
 
         await self._change(change)
 

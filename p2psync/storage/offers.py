@@ -143,6 +143,12 @@ def store_cursor(connection: sqlite3.Connection, peer: DeviceID, cursor: Cursor)
     )
 
 
+def begin_anew(connection: sqlite3.Connection) -> None:
+    """Drop all offers, as if nothing had been received of any peer's index yet."""
+    connection.execute("DELETE FROM wanted")
+    connection.execute("UPDATE peers SET sequence = 0")
+
+
 def load_acknowledged(connection: sqlite3.Connection, peer: DeviceID) -> Cursor:
     row = connection.execute(
         "SELECT acknowledged_epoch, acknowledged_sequence FROM peers WHERE device = ?", (peer,)

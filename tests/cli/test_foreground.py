@@ -135,7 +135,7 @@ def test_the_log_is_at_the_level_that_is_set_and_harmless(world: World) -> None:
 
     world.run(talk)
     assert [line.partition(" INFO ")[2] or line for line in world.log.lines[:1]] == [
-        "hello\\x1b[2J ben\nbob"
+        "hello\\x1b[2J ben\\nbob"
     ]
     assert world.log.lines[1].endswith("WARNING beware")
     assert len(world.log.lines) == 2

@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 
 from p2psync.core.version import (
     MAX_STAMP,
+    MAX_VECTOR,
     Dot,
     Vector,
     Version,
+    capped,
     content_successor,
     deletion_successor,
     first_version,
@@ -118,3 +120,37 @@ def test_a_stamp_at_the_end_of_time_stays_there(now: int) -> None:
 @given(st.integers(0, 1 << 70))
 def test_a_clock_far_ahead_makes_a_stamp_that_fits_the_wire(now: int) -> None:
     assert content_successor(None, dot("a1"), now_ns=now, author="anna").stamp <= MAX_STAMP
+
+
+def _crowd(first: int, count: int) -> Vector:
+    return tuple((number, 1) for number in range(first, first + count))
+
+
+def test_a_crowded_vector_keeps_what_it_needs_and_the_least_replicas() -> None:
+    crowd = _crowd(10, MAX_VECTOR + 50)
+    write, origin = Dot(MAX_VECTOR + 59, 1), Dot(MAX_VECTOR + 20, 1)
+    short = capped(crowd, write, origin)
+    assert is_vector(short)
+    assert len(short) == MAX_VECTOR
+    assert {(write.replica, 1), (origin.replica, 1), *_crowd(10, MAX_VECTOR - 2)} == set(short)
+
+
+def test_crowded_vectors_come_to_the_same_in_whatever_order_they_are_joined() -> None:
+    one, other, third = _crowd(1, 900), _crowd(500, 900), _crowd(1000, 900)
+    write = Dot(1500, 1)
+    left = capped(join(capped(join(one, other), write), third), write)
+    right = capped(join(one, capped(join(third, other), write)), write)
+    assert left == right
+
+
+def test_a_successor_of_a_full_vector_can_still_be_sent() -> None:
+    full = Version(Dot(5, 1), Dot(7, 1), 0, _crowd(1, MAX_VECTOR), "eve")
+    write = Dot(1 << 40, 1)
+    for after in (
+        content_successor(full, write, now_ns=1, author="ada"),
+        deletion_successor(full, write, now_ns=1, author="ada"),
+        metadata_successor(full, write),
+    ):
+        assert len(after.vector) == MAX_VECTOR
+        assert after.covers(write)
+        assert after.covers(after.origin)

@@ -156,6 +156,31 @@ def test_a_device_that_follows_another_protocol_learns_nothing(lab: Lab) -> None
     assert ada.status()["device"]["name"] == "adalovelace"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("said", [b"", b"\0\0\0\x40half", b"\x16\x03\x01\x02\x00\x01"])
+def test_a_stranger_that_holds_many_connections_keeps_nobody_out(lab: Lab, said: bytes) -> None:
+    ada, bob = lab.group("ada", "bob")
+    cyd = lab.device("cyd")
+    code = ada.new_code()
+    host, _, port = ada.address().rpartition(":")
+    with contextlib.ExitStack() as held:
+        for number in range(300):
+            source = (f"127.0.1.{1 + number % 60}", 0)
+            sock = socket.create_connection((host, int(port)), timeout=5, source_address=source)
+            held.enter_context(sock).sendall(said)
+
+        assert ada.process is not None
+        assert len(list(Path(f"/proc/{ada.process.pid}/fd").iterdir())) < 150
+        ada.write("file", "synced meanwhile")
+        everywhere([bob], "file", b"synced meanwhile")
+        bob.stop()
+        bob.start()
+        eventually(lambda: bob.is_connected_to(ada), within=20, what="bob is connected again")
+        joined = cyd.join(code, address=ada.address())
+
+    assert joined.code == 0, str(joined)
+
+
 def test_a_removed_device_is_refused_by_all_members_and_told_so(lab: Lab) -> None:
     ada, bob, cyd = lab.group("ada", "bob", "cyd")
     eventually(lambda: bob.is_connected_to(cyd), within=20, what="bob and cyd are connected")

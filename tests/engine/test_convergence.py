@@ -149,3 +149,32 @@ async def test_what_a_restored_index_forgot_is_learned_again(lab: Lab, tmp_path:
     # The second one was found anew, as an edit of the first: whether the third replaced it is
     # not known any more.
     assert [tree[path] for path in conflicts(tree)] in ([], [b"second"])
+
+
+async def test_what_a_restored_index_still_wants_may_be_gone_everywhere(
+    lab: Lab, tmp_path: Path
+) -> None:
+    ada, bob = await lab.devices("ada bob")
+    bob.disk.write("it", "1")
+    bob.disk.write("other", "2")
+    await bob.scan()
+    lab.connect(ada, bob)
+    async with asyncio.timeout(2):
+        while (await ada.index.counts()).need_files < 2:
+            lab.changed.clear()
+            await lab.changed.wait()
+    await lab.stop(ada)
+    shutil.copy(lab.index_file(ada), tmp_path / "backup")
+    ada = await lab.device("ada", disk=ada.disk)
+    lab.connect(ada, bob)
+    await lab.converge([ada, bob])
+    bob.disk.remove("it")
+    await lab.converge([ada, bob])
+    applied = await bob.index.acknowledged(ada.id)
+    assert await bob.index.drop_tombstones(applied.sequence) == 1
+    await lab.stop(ada)
+
+    shutil.copy(tmp_path / "backup", lab.index_file(ada))
+    ada = await lab.device("ada", disk=ada.disk)
+    lab.connect(ada, bob)
+    assert set(await lab.converge([ada, bob])) == {"other"}

@@ -127,6 +127,13 @@ class Setbacks:
         devices[number] = await self._lab.device(device.name, disk=device.disk)
 
 
+async def drop_tombstones(device: Device, devices: list[Device]) -> None:
+    """As housekeeping does."""
+    acknowledged = [await device.index.acknowledged(o.id) for o in devices if o is not device]
+    if all(cursor.epoch == device.index.epoch for cursor in acknowledged):
+        await device.index.drop_tombstones(min(cursor.sequence for cursor in acknowledged))
+
+
 async def play(directory: Path, seed: int, *, setbacks: bool = False) -> None:
     lab = Lab(directory, seed=seed)
     source = random.Random(seed)
@@ -148,6 +155,8 @@ async def play(directory: Path, seed: int, *, setbacks: bool = False) -> None:
             for one, other in itertools.combinations(devices, 2):
                 if source.random() < 0.4 and not one.is_connected_to(other):
                     links.append(lab.connect(one, other))
+            if source.random() < 0.4:
+                await drop_tombstones(source.choice(devices), devices)
             source.shuffle(links)
             while links and source.random() < 0.6:
                 await links.pop().cut()

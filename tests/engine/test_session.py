@@ -9,6 +9,7 @@ from p2psync.core.ids import Digest
 from p2psync.core.manifest import encode_manifest
 from p2psync.engine import session as module
 from p2psync.engine.session import REQUESTS_AT_ONCE, Session, SessionClosedError
+from p2psync.protocol.connection import DEAD_AFTER, PING_AFTER
 from p2psync.protocol.messages import (
     MISSING,
     PROTOCOL_VERSION,
@@ -19,6 +20,7 @@ from p2psync.protocol.messages import (
     ManifestReply,
     ManifestRequest,
     Ping,
+    Roster,
     Status,
 )
 from p2psync.protocol.wire import encode_frame
@@ -358,3 +360,39 @@ async def test_a_malformed_frame_ends_the_session_with_a_reason() -> None:
     await theirs.send([encode_frame(HELLO), b"\xff" * 20])
     async with asyncio.timeout(2):
         assert "larger than the protocol allows" in await running
+
+
+async def test_a_peer_that_introduces_itself_byte_by_byte_is_given_up() -> None:
+    clock = ManualClock()
+    session = Session(linked(ADA, BOB)[0], HELLO, clock)
+    clock.advance(DEAD_AFTER)
+    session._connection.receive_data(b"\0", clock.monotonic())
+    async with asyncio.timeout(2):
+        with pytest.raises(SessionClosedError, match="introduce"):
+            await session._watch()
+
+
+async def test_a_peer_that_talks_and_takes_nothing_is_given_up_in_the_end(pair: Pair) -> None:
+    await pair.ada.hears(0)
+    session = pair.ada.session
+    await pair.link.stall()
+    await session.send(status(0), bytes(200_000))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    for late in (False, False, True):
+        pair.clock.advance(module._UNREAD_S / 2 + 1)
+        session._connection.receive_data(b"", pair.clock.monotonic() - PING_AFTER)
+        timer = asyncio.create_task(session._watch())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert timer.done() == late
+        timer.cancel()
+    with pytest.raises(SessionClosedError, match="does not read"):
+        await timer
+
+
+async def test_of_rosters_that_wait_only_the_latest_is_sent(pair: Pair) -> None:
+    for number in range(3):
+        pair.ada.session.post(Roster(), bytes(number))
+        pair.ada.session.post(status(number))
+    assert await pair.bob.hears(4) == [status(0), status(1), Roster(), status(2)]

@@ -38,6 +38,38 @@ async def test_the_body_s_own_error_ends_the_tasks() -> None:
     assert waiting.cancelled()
 
 
+async def test_a_cancellation_that_meets_an_error_is_not_forgotten() -> None:
+    """Whoever goes on after the error would never end."""
+    go_on = asyncio.Event()
+
+    async def run() -> None:
+        async with together() as tasks:
+            tasks.create_task(whole(go_on.wait()))
+            tasks.create_task(fail())
+
+    task = asyncio.create_task(run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_time_that_runs_out_when_an_error_was_raised_is_a_timeout() -> None:
+    go_on = asyncio.Event()
+
+    async def run() -> None:
+        async with asyncio.timeout(0.01), together() as tasks:
+            tasks.create_task(whole(go_on.wait()))
+            tasks.create_task(fail())
+
+    asyncio.get_running_loop().call_later(0.02, go_on.set)
+    with pytest.raises(TimeoutError):
+        await run()
+
+
 async def test_work_that_is_to_be_whole_ends_before_a_cancellation() -> None:
     go_on = asyncio.Event()
     done = []

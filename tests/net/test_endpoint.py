@@ -29,7 +29,13 @@ LOOPBACK = ("127.0.0.1", 0)
 class Site:
     """A device with its endpoint, and what the endpoint reported."""
 
-    def __init__(self, device: Device, *listen: tuple[str, int], patience: float = 10.0) -> None:
+    def __init__(
+        self,
+        device: Device,
+        *listen: tuple[str, int],
+        patience: float = 10.0,
+        last_port: int = 0,
+    ) -> None:
         self.device = device
         self.links: asyncio.Queue[TlsLink] = asyncio.Queue()
         self.refusals: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
@@ -41,6 +47,7 @@ class Site:
             on_link=self.links.put,
             on_refused=lambda address, reason: self.refusals.put_nowait((address, reason)),
             on_pairing=self.pairing.put,
+            last_port=last_port,
             handshake_timeout=patience,
         )
 
@@ -270,6 +277,80 @@ async def test_all_addresses_together_can_occupy_a_bounded_number_of_handshakes(
             assert last.recv(1) == b""
 
 
+async def test_strangers_that_say_nothing_give_way_to_others(
+    alice: Device, bob: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "_HANDSHAKES", 6)
+    monkeypatch.setattr(endpoint_module, "_UNDISTURBED_S", 0.0)
+    a, b = Site(alice), Site(bob)
+    async with running(a, b):
+        pair(a, b)
+        with contextlib.ExitStack() as stack:
+            silent = []
+            for number in range(6):
+                source = (f"127.0.0.{10 + number // 2}", 0)
+                sock = socket.create_connection(b.address, source_address=source)
+                silent.append(stack.enter_context(sock))
+            assert (await a.dial(b)).peer == bob.id
+            assert "ended" in await b.refusal()
+            assert silent[0].recv(1) == b""
+
+
+async def test_more_of_one_address_take_the_places_of_its_own(
+    alice: Device, bob: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "_UNDISTURBED_S", 0.0)
+    a, b = Site(alice), Site(bob)
+    async with running(a, b):
+        pair(a, b)
+        with contextlib.ExitStack() as stack:
+            other = stack.enter_context(
+                socket.create_connection(b.address, source_address=("127.0.0.9", 0))
+            )
+            for _ in range(8):
+                stack.enter_context(socket.create_connection(b.address))
+            assert (await a.dial(b)).peer == bob.id
+            other.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                other.recv(1)
+
+
+async def test_who_came_to_pair_is_not_cut_off_for_others(
+    alice: Device, bob: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "_UNDISTURBED_S", 0.0)
+    monkeypatch.setattr(endpoint_module, "_HANDSHAKES", 1)
+    attended = asyncio.Event()
+
+    async def attend(sock: socket.socket) -> None:
+        with sock:
+            attended.set()
+            await asyncio.Event().wait()
+
+    b = Site(bob)
+    b.endpoint._on_pairing = attend
+    async with running(b):
+        with socket.create_connection(b.address) as joiner:
+            joiner.sendall(b"\0")
+            await asyncio.wait_for(attended.wait(), PATIENCE_S)
+            with socket.create_connection(b.address, source_address=("127.0.0.9", 0)) as other:
+                assert "Too many" in await b.refusal()
+                assert other.recv(1) == b""
+
+
+async def test_a_flood_of_refusals_is_told_in_part(
+    bob: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "_TOLD_AT_ONCE", 3)
+    b = Site(bob)
+    async with running(b):
+        for _ in range(9):
+            with socket.create_connection(b.address) as sock:
+                sock.sendall(b"x" * 100)
+                await asyncio.to_thread(sock.recv, 100)
+        assert b.refusals.qsize() == 3
+
+
 async def test_links_at_work_do_not_count_as_handshakes(alice: Device, bob: Device) -> None:
     a, b = Site(alice), Site(bob)
     async with running(a, b):
@@ -478,3 +559,16 @@ async def test_who_comes_to_pair_is_handed_over_with_what_it_said(alice: Device)
             with sock:
                 assert sock.recv(5) == b"\0\0\0\1x"
     assert site.refusals.empty()
+
+
+async def test_the_port_of_last_time_is_taken_again_unless_another_program_has_it(
+    alice: Device,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        site = Site(alice, last_port=port)
+        async with running(site):
+            assert site.address[1] not in (0, port)
+    site = Site(alice, last_port=port)
+    async with running(site):
+        assert site.address == ("127.0.0.1", port)

@@ -1,5 +1,6 @@
 """Key and certificate: made once, kept whole, never replaced."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,18 @@ def test_bytes_that_are_no_certificate_are_refused_and_verify_nothing(der: bytes
     with pytest.raises(ValueError):
         device_of_certificate(der)
     assert not verify(der, bytes(64), b"data")
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+def test_a_certificate_with_any_byte_changed_names_a_device_or_is_refused(tmp_path: Path) -> None:
+    der = load_or_create_identity(tmp_path).certificate_der
+    for at in range(len(der)):
+        # 1 makes a version that `cryptography` refuses with an error of its own kind.
+        for value in (0, 1, 0x7F, 0x80, 0xFF):
+            changed = der[:at] + bytes([value]) + der[at + 1 :]
+            with contextlib.suppress(ValueError):
+                device_of_certificate(changed)
+            verify(changed, bytes(64), b"data")
 
 
 def test_the_files_are_where_the_home_is(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -334,16 +334,36 @@ async def test_silent_connections_keep_nobody_waiting() -> None:
         await window.join(timeout=2.0)
 
 
-async def test_more_than_a_few_waiting_connections_are_hung_up_on() -> None:
+async def test_half_a_first_message_keeps_nobody_waiting() -> None:
     async with _window() as window:
-        sockets = [socket.create_connection(("127.0.0.1", window.port)) for _ in range(12)]
-        try:
+        async with AsyncExitStack() as stack:
+            for _ in range(4):
+                _, writer = await stack.enter_async_context(_connected(window.port))
+                writer.write(_hello()[:-1])
+            await window.join(timeout=2.0)
+        assert window.failures == []
+
+
+async def test_a_crowd_that_says_nothing_keeps_nobody_out() -> None:
+    async with _window() as window:
+        with ExitStack() as stack:
+            for _ in range(3 * MAX_WAITING):
+                stack.enter_context(socket.create_connection(("127.0.0.1", window.port)))
             await _until(lambda: window.host._waiting > MAX_WAITING)
+            await window.join(timeout=2.0)
+        await _until(lambda: window.host._waiting == 0)
+        assert window.failures == []
+
+
+async def test_more_than_a_few_that_wait_for_their_turn_are_hung_up_on() -> None:
+    async with _window() as window:
+        with ExitStack() as stack:
+            for _ in range(MAX_WAITING + 4):
+                sock = socket.create_connection(("127.0.0.1", window.port))
+                stack.enter_context(sock).sendall(_hello())
+            await _until(lambda: window.host._waiting > MAX_WAITING and not window.host._silent)
             with pytest.raises(PairingProtocolError):
                 await window.join()
-        finally:
-            for sock in sockets:
-                sock.close()
 
 
 async def test_closing_cancels_what_has_not_ended() -> None:

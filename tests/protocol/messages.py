@@ -28,7 +28,7 @@ EXAMPLES: list[AnyMessage] = [
     Roster(),
     FolderOffer("docs", 1, 2, 3, 4),
     FolderWithdrawn("docs"),
-    IndexBatch("docs", 1, 2),
+    IndexBatch("docs", 1, 2, 3),
     IndexAck("docs", 1, 2, 3),
     ManifestRequest(1, "docs", HASH),
     ManifestReply(1),

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 
 from p2psync.core.entry import MAX_FILE_SIZE, Entry, Kind
 from p2psync.core.relpath import RelPath
-from p2psync.core.version import MAX_STAMP, Version
+from p2psync.core.version import MAX_STAMP, MAX_VECTOR, Version
 from p2psync.protocol.messages import AnyMessage, Goodbye, Ping, Status
 from p2psync.protocol.wire import (
     ENTRIES_IN_BATCH,
     MAX_BODY,
     MAX_PACKED_ENTRIES,
     MAX_PAYLOAD,
-    MAX_VECTOR,
     FrameReader,
     RemoteProtocolError,
     SequencedEntry,

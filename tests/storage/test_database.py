@@ -99,6 +99,13 @@ async def test_closing_waits_for_work_that_was_asked_for(tmp_path: Path) -> None
     connection.close()
 
 
+async def test_work_asked_for_after_closing_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    database = await open_database(tmp_path / "a.db", NOTES)
+    await database.close()
+    with pytest.raises(StorageError, match="is closed"):
+        await database.run(notes)
+
+
 async def test_work_that_was_begun_is_finished_though_the_caller_is_cancelled(
     tmp_path: Path,
 ) -> None:

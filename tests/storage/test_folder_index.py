@@ -84,6 +84,20 @@ async def test_renewing_draws_new_ids_and_keeps_the_rows(tmp_path: Path) -> None
     await index.close()
 
 
+async def test_renewing_forgets_what_was_received_of_peers(tmp_path: Path) -> None:
+    """What they offered may be gone from their indexes since, and so would never be settled."""
+    index = await open_folder_index(tmp_path / "index.db", randomness=os.urandom)
+    offers = [(3, RelPath("a"), file("a")), (4, RelPath("b"), file("b"))]
+    await index.receive(ANNA, Cursor(7, 4), offers)
+    assert (await index.counts()).need_files == 2
+    await index.renew_replica()
+    assert (await index.counts()).need_files == 0
+    assert await index.wanted(limit=9, tombstones=False) == []
+    assert await index.cursor(ANNA) == Cursor(7, 0)
+    assert await index.participants() == [ANNA]
+    await index.close()
+
+
 async def test_a_damaged_index_is_set_aside_and_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "index.db"
     index = await open_folder_index(path, randomness=os.urandom)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from p2psync.core.entry import Kind
@@ -90,10 +90,10 @@ class Device:
         self.puller.notice()
 
     async def rolled_back(self) -> None:
+        for session in self.exchanges:
+            session.drop("The index of a folder is exchanged anew.")
         async with self.turn:
             await self.index.renew_replica()
-        for exchange in self.exchanges.values():
-            await exchange.restart()
 
     async def handle(self, session: Session, message: AnyMessage, payload: bytes) -> None:
         exchange = self.exchanges[session]
@@ -135,12 +135,16 @@ class Device:
 
 
 class Connection:
-    def __init__(self, link: MemoryLink, serving: Sequence[asyncio.Task[None]]) -> None:
+    def __init__(
+        self, link: MemoryLink, serving: Sequence[asyncio.Task[None]], forget: Callable[[], None]
+    ) -> None:
         self.link = link
         self._serving = serving
+        self._forget = forget
 
     async def cut(self) -> None:
         """Both devices have noticed that it is gone, on return."""
+        self._forget()
         await self.link.cut()
         await asyncio.gather(*self._serving)
 
@@ -155,6 +159,8 @@ class Lab:
         self._random = random.Random(seed)
         self._seeds = itertools.count(seed)
         self._tasks: list[asyncio.Task[None]] = []
+        self._pairs: set[tuple[Device, Device]] = set()
+        """Who is connected, or was until a session ended by itself."""
         self._open: list[SqliteFolderIndex] = []
 
     async def close(self) -> None:
@@ -186,6 +192,7 @@ class Lab:
 
     async def stop(self, device: Device) -> None:
         """End the device; its disk and the file of its index stay as they are."""
+        self._pairs = {pair for pair in self._pairs if device not in pair}
         for session in list(device.exchanges):
             session.drop("This device is stopping.")
             await session.closed.wait()
@@ -207,7 +214,20 @@ class Lab:
             device.exchanges[session] = exchange
             serving.append(asyncio.create_task(self._serve(device, exchange)))
         self._tasks += serving
-        return Connection(ends[0], serving)
+        pair = (one, other)
+        self._pairs.add(pair)
+        return Connection(ends[0], serving, lambda: self._pairs.discard(pair))
+
+    def _reconnect(self) -> bool:
+        """Whether all that are to be connected were."""
+        ends = [
+            (pair, {pair[0].is_connected_to(pair[1]), pair[1].is_connected_to(pair[0])})
+            for pair in self._pairs
+        ]
+        for (one, other), connected in ends:
+            if connected == {False}:
+                self.connect(one, other)
+        return all(connected == {True} for _, connected in ends)
 
     async def _serve(self, device: Device, exchange: Exchange) -> None:
         session = exchange.session
@@ -230,7 +250,7 @@ class Lab:
                 self.changed.clear()
                 for device in listed:
                     await device.work()
-                if all([await device.is_at_rest() for device in listed]):
+                if self._reconnect() and all([await device.is_at_rest() for device in listed]):
                     break
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_STUCK_S):

@@ -1,0 +1,56 @@
+"""Which device a person means."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from p2psync.core.ids import DeviceID, format_device_id
+from p2psync.daemon.control import DaemonControl
+from p2psync.errors import NotFoundError, UsageError
+
+ADA, BOB, EVE = (DeviceID(bytes([number]) * 32) for number in (1, 2, 3))
+
+
+def _control(**names: str) -> DaemonControl:
+    """Ada's, in a group with Bob and Eve, who are called so unless `names` says otherwise."""
+    called = {ADA: "ada", BOB: names.get("bob", "bob"), EVE: names.get("eve", "eve")}
+    membership: Any = SimpleNamespace(
+        own=SimpleNamespace(device=ADA), members={BOB: None, EVE: None}, name_of=called.get
+    )
+    report: Any = SimpleNamespace(device_row=lambda device: {"name": called[device]})
+    nothing: Any = None
+    return DaemonControl(
+        membership, nothing, nothing, report, nothing, checks=list, end=lambda: None
+    )
+
+
+async def _meant(control: DaemonControl, text: str) -> Any:
+    answer = await control.device_remove(device=text, dry_run=True)
+    return answer["device"]["name"]
+
+
+@pytest.mark.parametrize(
+    "text", ["bob", format_device_id(BOB), format_device_id(BOB)[:7], format_device_id(BOB)[:4]]
+)
+async def test_a_device_is_meant_by_its_name_or_its_id_or_the_beginning_of_that(text: str) -> None:
+    assert await _meant(_control(), text) == "bob"
+
+
+@pytest.mark.parametrize("text", ["nobody", format_device_id(BOB)[:3], ""])
+async def test_what_means_nobody_is_told(text: str) -> None:
+    with pytest.raises(NotFoundError, match="No device"):
+        await _meant(_control(), text)
+
+
+async def test_a_name_that_looks_like_the_id_of_another_device_misleads_nobody() -> None:
+    short = format_device_id(EVE)[:7]
+    with pytest.raises(UsageError, match="more than one device"):
+        await _meant(_control(bob=short), short)
+    whole = format_device_id(EVE)
+    assert await _meant(_control(bob=whole), whole) == "eve"
+
+
+async def test_a_name_that_two_devices_have_is_not_enough() -> None:
+    with pytest.raises(UsageError, match="more than one device"):
+        await _meant(_control(bob="twin", eve="twin"), "twin")
