@@ -222,7 +222,11 @@ class Folders:
                 await self._store.save_folder(record)
                 await self._open_one(record)
             except BaseException:
+                # Else the next start would find a folder that nobody shares.
+                with contextlib.suppress(P2psyncError):
+                    await self._store.remove_folder(called)
                 await asyncio.to_thread(release_root, root, record.token)
+                await asyncio.to_thread(_remove_index, self._home / _INDEXES / record.index_file)
                 raise
             _log.info("folder added name=%s path=%s", called, root)
             return record

@@ -97,6 +97,7 @@ class Folder:
         self.local = LocalChanges(
             index, disk, clock, self.problems, self.turn, author=author(), brakes=brakes
         )
+        self.local.recorded = self._announce
         self._author = author
         contents = Contents(spec.name, index, disk, lambda: self._exchanges.sessions())
         self._puller = Puller(

@@ -7,7 +7,7 @@ taken for someone's edit.
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from p2psync.core.decide import brake_holds
@@ -29,7 +29,7 @@ from p2psync.ports import (
     Seen,
 )
 
-_GROUP_FILES = 500
+_GROUP_FILES = 1000
 _GROUP_BYTES = 256 * 1024 * 1024
 _LARGE = 16 * 1024 * 1024
 """Files from this size are read after all others, which would wait for them."""
@@ -96,6 +96,8 @@ class LocalChanges:
         self.wake = asyncio.Event()
         self.wake.set()
         self.busy = False
+        self.recorded: Callable[[], None] = lambda: None
+        """Called after each group of changes, so that peers hear of the first ones at once."""
 
     # --- what to look at -------------------------------------------------------------------
 
@@ -260,6 +262,7 @@ class LocalChanges:
                 self._judge(item, content, read, held.get(item.path), rows, refreshed)
             if rows:
                 await self._index.record(rows)
+                self.recorded()
             if refreshed:
                 await self._index.refresh(refreshed)
 
@@ -345,16 +348,16 @@ class LocalChanges:
             self.braked = set(gone) - set(going)
             self._approved.clear()
             rows: list[Row] = []
-            nothing = Observation(Kind.TOMBSTONE)
             for path in going:
                 dot = Dot(self._index.replica, self._index.counter + 1 + len(rows))
-                new = successor(
-                    held[path].entry, nothing, dot, now_ns=self._clock.now_ns(), author=self.author
-                )
+                was, now_ns = held[path].entry, self._clock.now_ns()
+                nothing = Observation(Kind.TOMBSTONE)
+                new = successor(was, nothing, dot, now_ns=now_ns, author=self.author)
                 rows.append(Row(path, new, None))
                 self._problems.clear("read", path)
             if rows:
                 await self._index.record(rows)
+                self.recorded()
 
     def _not_put_off(self, missing: list[RelPath], arriving: float) -> list[RelPath]:
         """The missing paths that are to be judged now: the others are looked at again later, while
@@ -377,8 +380,7 @@ class LocalChanges:
     async def _deletions(self, gone: list[RelPath], held: dict[RelPath, Held]) -> list[RelPath]:
         """The gone files whose content lives on nowhere in the folder: not moved, deleted."""
         files = [path for path in gone if held[path].entry.kind == Kind.FILE]
-        contents = list({held[path].entry.content for path in files})
-        where = await self._index.find_contents(contents)
+        where = await self._index.find_contents(list({held[path].entry.content for path in files}))
         vanished = set(gone)
         return [
             path for path in files if vanished.issuperset(where.get(held[path].entry.content, ()))

@@ -13,7 +13,12 @@ from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.engine.commit import Item, plan
+from p2psync.engine.content import is_small
 from p2psync.ports import FolderIndex, Held, Offer, Wanted
+
+GROUP_FILES = 2000
+GROUP_BYTES = 64 * 1024 * 1024
+"""Of small files. A group costs a few syncs of the disk, whatever is in it."""
 
 
 class Plans(NamedTuple):
@@ -118,3 +123,14 @@ class Planner:
 def _decide(wanted: Wanted) -> Decision:
     held = wanted.held.entry if wanted.held is not None else None
     return decide(wanted.path, held, [(offer.peer, offer.entry) for offer in wanted.offers])
+
+
+def one_group(wanted: list[Wanted]) -> list[Wanted]:
+    """As many of the first as one group holds."""
+    size = 0
+    for number, each in enumerate(wanted):
+        small = [offer.entry.size for offer in each.offers if is_small(offer.entry)]
+        size += max(small, default=0)
+        if size > GROUP_BYTES and number:
+            return wanted[:number]
+    return wanted

@@ -22,13 +22,12 @@ from p2psync.engine.attempts import LATER_S, NEVER_S, SOON_S, Attempts
 from p2psync.engine.commit import Committer, Item, in_order
 from p2psync.engine.content import Contents, Staged, is_small
 from p2psync.engine.local import Brakes, LocalChanges
-from p2psync.engine.plan import Planner
+from p2psync.engine.plan import GROUP_FILES, Planner, one_group
 from p2psync.engine.problems import Problems
 from p2psync.engine.session import Session
 from p2psync.engine.tasks import together
 from p2psync.ports import Clock, Disk, FolderIndex, Outcome, Problem, Result, Wanted
 
-_GROUP_FILES = 500
 _BURST_S = 0.2
 """Many deletions wait so long for more to come: the brake is to see them together."""
 
@@ -160,8 +159,9 @@ class Puller:
         skip = self._attempts.skipped()
         after: tuple[int, ...] = ()
         while wanted := await self._index.wanted(
-            limit=_GROUP_FILES, tombstones=False, after=after, skip=skip
+            limit=GROUP_FILES, tombstones=False, after=after, skip=skip
         ):
+            wanted = one_group(wanted)
             after = wanted[-1].place
             if group := await self._prepare(self._free(wanted)):
                 await groups.put(group)
@@ -349,7 +349,7 @@ class Puller:
         skip = self._attempts.skipped()
         after: tuple[int, ...] = ()
         while wanted := await self._index.wanted(
-            limit=_GROUP_FILES, tombstones=True, after=after, skip=skip
+            limit=GROUP_FILES, tombstones=True, after=after, skip=skip
         ):
             after = wanted[-1].place
             if group := await self._prepare(self._free(wanted)):
@@ -377,7 +377,7 @@ class Puller:
         """Files that would go and whose content would not be left elsewhere in the folder."""
         going: dict[RelPath, bytes] = {}
         after: tuple[int, ...] = ()
-        while wanted := await self._index.wanted(limit=_GROUP_FILES, tombstones=True, after=after):
+        while wanted := await self._index.wanted(limit=GROUP_FILES, tombstones=True, after=after):
             after = wanted[-1].place
             for each in wanted:
                 held = each.held

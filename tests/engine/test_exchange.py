@@ -21,7 +21,13 @@ from p2psync.protocol.messages import (
     IndexAck,
     IndexBatch,
 )
-from p2psync.protocol.wire import RemoteProtocolError, SequencedEntry, pack_entries, unpack_entries
+from p2psync.protocol.wire import (
+    ENTRIES_IN_BATCH,
+    RemoteProtocolError,
+    SequencedEntry,
+    pack_entries,
+    unpack_entries,
+)
 from p2psync.storage.folder_index import SqliteFolderIndex
 from tests.support.devices import FOLDER, Lab, device_id
 from tests.support.manual_clock import ManualClock
@@ -255,16 +261,20 @@ async def test_a_batch_that_leaves_a_gap_is_passed_over(peer: Peer) -> None:
 
 
 async def test_batches_say_what_they_join_on_to(peer: Peer) -> None:
-    for number in range(ENTRIES_IN_BATCH + 1):
-        await peer.index.record([row(f"{number}", link("x", 1, number + 1))])
+    await peer.index.record(
+        [row(f"{number}", link("x", 1, number + 1)) for number in range(ENTRIES_IN_BATCH + 1)]
+    )
     first = peer.index.sequence - ENTRIES_IN_BATCH - 1
     await peer.offers(knows=Cursor(peer.index.epoch, first))
     sending = asyncio.create_task(peer.exchange.run())
     async with asyncio.timeout(2):
-        while len(peer.session._bulk) < 2:
+        while True:
+            if len(peer.session._bulk) == 2:
+                break
             await asyncio.sleep(0)
     sending.cancel()
-    spans = [(message.after, message.upto) for message, _ in peer.session._bulk]
+    batches = [message for message, _ in peer.session._bulk]
+    spans = [(each.after, each.upto) for each in batches if isinstance(each, IndexBatch)]
     middle = first + ENTRIES_IN_BATCH
     assert spans == [(first, middle), (middle, peer.index.sequence)]
 
