@@ -87,4 +87,11 @@ def command_name(home: Path) -> str:
     import platformdirs
 
     usual = Path(os.environ.get("P2PSYNC_HOME") or platformdirs.user_state_dir("p2psync"))
-    return "p2psync" if home == absolute(str(usual)) else f"p2psync --home {shlex.quote(str(home))}"
+    if home == absolute(str(usual)):
+        return called_as()
+    return f"{called_as()} --home {shlex.quote(str(home))}"
+
+
+def called_as() -> str:
+    """How the person who reads it called p2psync: from a checkout it is not on the PATH."""
+    return os.environ.get("P2PSYNC_CALLED_AS") or "p2psync"

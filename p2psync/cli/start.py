@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from p2psync.cli.client import ControlClient
-from p2psync.cli.options import Home, absolute, command_name, say
+from p2psync.cli.options import Home, absolute, called_as, command_name, say
 from p2psync.cli.text import shown
 from p2psync.errors import ConfigError, P2psyncError, UsageError
 
@@ -144,7 +144,7 @@ def _pairing_hint(home: Path, status: dict[str, Any]) -> list[str]:
     return [
         "No other device is paired yet. In another terminal here, run:",
         f"    {shown(command_name(home))} pair new",
-        "It shows a code. On the other device run:",
-        "    p2psync up",
-        "    p2psync pair join CODE",
+        "It shows a code. On the other device run these, in two terminals, and enter the code:",
+        f"    {shown(called_as())} up",
+        f"    {shown(called_as())} pair join",
     ]

@@ -176,13 +176,19 @@ class Folder:
 
     async def _pull_always(self) -> None:
         while True:
+            # Otherwise the next scan wakes it: what is due must not be waited for in a circle.
+            longest = self._puller.next_retry() if self._may_pull else None
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._puller.next_retry()):
+                async with asyncio.timeout(longest):
                     await self._pull_wake.wait()
             self._pull_wake.clear()
-            if self._scanned and self._halted is None:
+            if self._may_pull:
                 await self._guarded(self._puller.run_until_idle)
                 self.changed.set()
+
+    @property
+    def _may_pull(self) -> bool:
+        return self._scanned and self._halted is None
 
     async def _guarded(self, work: Callable[[], object]) -> bool:
         """Do `work` unless the root is gone; then the folder halts until it is back."""
