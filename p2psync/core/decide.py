@@ -47,6 +47,10 @@ class Decision(NamedTuple):
 
 def decide(path: RelPath, held: Entry | None, offers: Sequence[tuple[DeviceID, Entry]]) -> Decision:
     """`offers` has at least one entry."""
+    if held is None and len(offers) == 1:
+        # Of a first sync that is nearly all.
+        peer, entry = offers[0]
+        return Decision(path, None, entry, (), (peer,))
     versions = {entry for _, entry in offers} | ({held} if held is not None else set())
     ranked = sorted(versions, key=rank, reverse=True)
     winner, *rest = sorted(ranked, key=lambda entry: _is_seen(entry, versions))

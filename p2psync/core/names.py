@@ -1,12 +1,14 @@
 """What a device or a folder may be called. Names come from peers too, and stand in file names."""
 
 import unicodedata
+from functools import lru_cache
 
 MAX_NAME = 64
 _JOINERS = "\u200c\u200d"
 """Invisible, but letters of some scripts and many emoji are made with them."""
 
 
+@lru_cache(maxsize=1024)
 def name_fault(name: str) -> str | None:
     """Why `name` is no name, as the end of a sentence; None if it is one."""
     if not 1 <= len(name) <= MAX_NAME:

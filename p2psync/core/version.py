@@ -41,7 +41,12 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def covers(self, dot: Dot) -> bool:
         """Whether this version has seen the write `dot`."""
-        return any(replica == dot[0] and counter >= dot[1] for replica, counter in self.vector)
+        wanted, least = dot
+        # A plain loop: this is asked for every entry that comes or goes, several times.
+        for replica, counter in self.vector:  # noqa: SIM110
+            if replica == wanted and counter >= least:
+                return True
+        return False
 
 
 def join(one: Vector, other: Vector) -> Vector:

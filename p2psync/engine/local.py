@@ -1,4 +1,4 @@
-"""Finds local changes and records them: dirty paths → look or walk → hash → version → index row.
+"""Records local changes: dirty paths → what differs (`finding`) → hash → version → index row.
 
 The scan is the truth and the watcher only says where to look. Nothing is recorded but under
 `turn`, after another look: the puller commits under the same lock, so its own writes are never
@@ -13,9 +13,10 @@ from typing import NamedTuple
 from p2psync.core.decide import brake_holds
 from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.observe import Observation, is_new, successor
-from p2psync.core.relpath import RelPath, ancestors
+from p2psync.core.relpath import RelPath
 from p2psync.core.settle import quiet_at
 from p2psync.core.version import Dot
+from p2psync.engine.finding import Finder
 from p2psync.engine.problems import Problems
 from p2psync.ports import (
     Clock,
@@ -33,8 +34,6 @@ _GROUP_FILES = 1000
 _GROUP_BYTES = 256 * 1024 * 1024
 _LARGE = 16 * 1024 * 1024
 """Files from this size are read after all others, which would wait for them."""
-_MANY_SUBTREES = 64
-"""Beyond so many directories to walk, one walk of everything is cheaper."""
 _RETRY_S = 0.2
 _LONGEST_WAIT_S = 10.0
 """A file that is written to without a pause is read this often all the same."""
@@ -49,11 +48,6 @@ class Brakes(NamedTuple):
 
     files: int
     percent: int
-
-
-class _Found(NamedTuple):
-    changed: list[Seen]
-    missing: list[RelPath]
 
 
 _Identity = tuple[int, int, int]
@@ -82,6 +76,7 @@ class LocalChanges:
         self._problems = problems
         self._turn = turn
         self._brakes = brakes
+        self._finder = Finder(index, disk, problems, turn)
         self.author = author
         self._dirty: set[RelPath] = set()
         self._everything = True
@@ -148,7 +143,11 @@ class LocalChanges:
         self.busy = True
         before = self._index.sequence
         try:
-            found = await (self._find_all() if everything else self._find(dirty | self.braked))
+            finder = self._finder
+            found = await (finder.all() if everything else finder.at(dirty | self.braked))
+            for path in found.absent:
+                self._problems.clear("read", path)
+                self._since.pop(path, None)
             gone = await self._index.held(found.missing)
             moved = {_identity(was.fingerprint) for was in gone.values() if was.fingerprint}
             arriving = await self._record_changed(found.changed, moved)
@@ -160,51 +159,6 @@ class LocalChanges:
         finally:
             self.busy = False
         return self._index.sequence != before
-
-    async def _find_all(self) -> _Found:
-        known = await self._index.fingerprints()
-        walk = await asyncio.to_thread(self._disk.walk, known)
-        self._problems.replace_all("scan", walk.problems)
-        # What could not be read is not known either, so it is seen as changed again.
-        self._problems.keep_only("read", {item.path for item in walk.changed})
-        return _Found(walk.changed, walk.missing)
-
-    async def _find(self, dirty: set[RelPath]) -> _Found:
-        paths = dirty | {above for path in dirty for above in ancestors(path)}
-        seen = await asyncio.to_thread(self._disk.look, list(paths))
-        held = await self._index.held(list(paths))
-        changed: list[Seen] = []
-        missing: list[RelPath] = []
-        subtrees: set[RelPath] = set()
-        for path in paths:
-            now, known = seen.get(path), held.get(path)
-            was = known.entry.kind if known is not None else Kind.TOMBSTONE
-            if now is not None and now.fingerprint.kind == Kind.DIRECTORY:
-                if was != Kind.DIRECTORY:
-                    changed.append(now)
-                if path in dirty or was != Kind.DIRECTORY:
-                    subtrees.add(path)
-            elif was == Kind.DIRECTORY:
-                subtrees.add(path)
-            elif now is None:
-                self._problems.clear("read", path)
-                self._since.pop(path, None)
-                if was != Kind.TOMBSTONE:
-                    missing.append(path)
-            elif known is None or not _unchanged(known.fingerprint, now.fingerprint):
-                changed.append(now)
-        tops = [path for path in subtrees if not subtrees.intersection(ancestors(path))]
-        if len(tops) > _MANY_SUBTREES:
-            return await self._find_all()
-        for top in tops:
-            known_below = await self._index.fingerprints(top)
-            walk = await asyncio.to_thread(self._disk.walk, known_below, top)
-            changed += walk.changed
-            missing += walk.missing
-            self._problems.replace_all("scan", walk.problems, under=top)
-        return _Found(
-            list({item.path: item for item in changed}.values()), list(dict.fromkeys(missing))
-        )
 
     # --- new and changed -------------------------------------------------------------------
 
@@ -394,7 +348,3 @@ def _is_large(item: Seen) -> bool:
 def _same(one: Fingerprint, other: Fingerprint) -> bool:
     """Whether both show the same object; a directory is like any other."""
     return one[:6] == other[:6] or one.kind == other.kind == Kind.DIRECTORY
-
-
-def _unchanged(known: Fingerprint | None, now: Fingerprint) -> bool:
-    return known is not None and known.unchanged(now)

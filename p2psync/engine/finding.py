@@ -1,0 +1,81 @@
+"""Compares the disk with the index: a look at single paths, or a walk where there are many."""
+
+import asyncio
+from typing import NamedTuple
+
+from p2psync.core.entry import Fingerprint, Kind
+from p2psync.core.relpath import RelPath, ancestors
+from p2psync.engine.problems import Problems
+from p2psync.ports import Disk, FolderIndex, Seen
+
+_MANY_SUBTREES = 64
+"""Beyond so many directories to walk, one walk of everything is cheaper."""
+
+
+class Found(NamedTuple):
+    changed: list[Seen]
+    missing: list[RelPath]
+    absent: list[RelPath]
+    """Of the paths looked at, those at which there is nothing; known before or not."""
+
+
+class Finder:
+    def __init__(
+        self, index: FolderIndex, disk: Disk, problems: Problems, turn: asyncio.Lock
+    ) -> None:
+        self._index = index
+        self._disk = disk
+        self._problems = problems
+        self._turn = turn
+
+    async def all(self) -> Found:
+        """What differs anywhere."""
+        known = await self._index.fingerprints()
+        walk = await asyncio.to_thread(self._disk.walk, known)
+        self._problems.replace_all("scan", walk.problems)
+        # What could not be read is not known either, so it is seen as changed again.
+        self._problems.keep_only("read", {item.path for item in walk.changed})
+        return Found(walk.changed, walk.missing, [])
+
+    async def at(self, dirty: set[RelPath]) -> Found:
+        """What differs at these paths, and below those that are directories."""
+        paths = dirty | {above for path in dirty for above in ancestors(path)}
+        async with self._turn:
+            # Or what is placed just now, and has no row yet, would be read as if it were news.
+            seen = await asyncio.to_thread(self._disk.look, list(paths))
+            held = await self._index.held(list(paths))
+        changed: list[Seen] = []
+        missing: list[RelPath] = []
+        absent: list[RelPath] = []
+        subtrees: set[RelPath] = set()
+        for path in paths:
+            now, known = seen.get(path), held.get(path)
+            was = known.entry.kind if known is not None else Kind.TOMBSTONE
+            if now is not None and now.fingerprint.kind == Kind.DIRECTORY:
+                if was != Kind.DIRECTORY:
+                    changed.append(now)
+                if path in dirty or was != Kind.DIRECTORY:
+                    subtrees.add(path)
+            elif was == Kind.DIRECTORY:
+                subtrees.add(path)
+            elif now is None:
+                absent.append(path)
+                if was != Kind.TOMBSTONE:
+                    missing.append(path)
+            elif known is None or not _unchanged(known.fingerprint, now.fingerprint):
+                changed.append(now)
+        tops = [path for path in subtrees if not subtrees.intersection(ancestors(path))]
+        if len(tops) > _MANY_SUBTREES:
+            return await self.all()
+        for top in tops:
+            known_below = await self._index.fingerprints(top)
+            walk = await asyncio.to_thread(self._disk.walk, known_below, top)
+            changed += walk.changed
+            missing += walk.missing
+            self._problems.replace_all("scan", walk.problems, under=top)
+        once = {item.path: item for item in changed}
+        return Found(list(once.values()), list(dict.fromkeys(missing)), absent)
+
+
+def _unchanged(known: Fingerprint | None, now: Fingerprint) -> bool:
+    return known is not None and known.unchanged(now)
