@@ -89,10 +89,5 @@ def is_news(held: Entry | None, offered: Entry) -> bool:
     return winner != held or loser is not None
 
 
-def brake_holds(deletions: int, files: int, *, least: int, percent: int) -> bool:
-    """Whether so many deletions (moves not counted) of so many files wait for approval."""
-    return deletions > max(least, files * percent // 100)
-
-
 def is_removal(decision: Decision) -> bool:
     return decision.winner.kind == Kind.TOMBSTONE

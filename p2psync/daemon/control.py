@@ -51,6 +51,9 @@ class DaemonControl:
         return await self._report.status()
 
     async def wait(self, *, timeout: float | None = None) -> Json:  # noqa: ASYNC109 - of the API
+        # What was written just before may not have been noticed yet.
+        for folder in self._folders.folders():
+            folder.rescan()
         deadline = self._clock.monotonic() + (math.inf if timeout is None else timeout)
         while reasons := await self._report.waiting_for():
             if self._clock.monotonic() >= deadline:

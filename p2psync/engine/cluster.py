@@ -152,7 +152,12 @@ class Cluster:
     async def add_folder(self, folder: FolderPeer) -> None:
         self._folders[folder.name] = folder
         for session in list(self.sessions.values()):
-            await self._attach(folder, session)
+            try:
+                await self._attach(folder, session)
+            except P2psyncError as error:
+                # Such as a full disk, which is no fault of the folder's work: the next session
+                # begins with it again.
+                session.drop(str(error))
 
     def remove_folder(self, name: str) -> None:
         if (folder := self._folders.pop(name, None)) is None:
@@ -163,7 +168,10 @@ class Cluster:
                 session.post(FolderWithdrawn(name))
 
     async def _attach(self, folder: FolderPeer, session: Session) -> None:
-        if not folder.is_shared_with(session.peer):
+        # While others were attached, another session may have taken its place: nobody would detach
+        # this one any more, and the folder would ask it for contents for ever.
+        is_current = self.sessions.get(session.peer) is session
+        if not is_current or not folder.is_shared_with(session.peer):
             return
         await folder.attach(session)
         offer = self._offers.get(session.peer, {}).get(folder.name)

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from p2psync.core.decide import brake_holds
+from p2psync.core.brake import PassedDeletions, brake_holds
 from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.observe import Observation, is_new, successor
 from p2psync.core.relpath import RelPath
@@ -86,6 +86,7 @@ class LocalChanges:
         """Since when a file is put off because it is being written."""
         self._gone_since: dict[RelPath, float] = {}
         self._approved: set[RelPath] = set()
+        self._passed = PassedDeletions()
         self.braked: set[RelPath] = set()
         """Vanished files whose deletion waits for `approve`."""
         self.wake = asyncio.Event()
@@ -290,14 +291,8 @@ class LocalChanges:
                 for path in missing
                 if seen.get(path) is None and path in held and held[path].entry.is_live
             ]
-            deletions = await self._deletions(gone, held)
-            files = (await self._index.counts()).files
-            braked = brake_holds(
-                len(set(deletions) - self._approved),
-                files,
-                least=self._brakes.files,
-                percent=self._brakes.percent,
-            )
+            deletions = set(await self._deletions(gone, held)) - self._approved
+            braked = await self._brake(deletions, waiting=self.braked.intersection(gone))
             going = [path for path in gone if not braked or path in self._approved]
             self.braked = set(gone) - set(going)
             self._approved.clear()
@@ -312,6 +307,20 @@ class LocalChanges:
             if rows:
                 await self._index.record(rows)
                 self.recorded()
+
+    async def _brake(self, deletions: set[RelPath], *, waiting: set[RelPath]) -> bool:
+        """Whether deletions that nobody approved are to wait; those that do go on waiting."""
+        now = self._clock.monotonic()
+        holds = brake_holds(
+            len(deletions) + self._passed.count(now),
+            (await self._index.counts()).files,
+            least=self._brakes.files,
+            percent=self._brakes.percent,
+        )
+        if deletions and (holds or waiting - self._approved):
+            return True
+        self._passed.add(len(deletions), now)
+        return False
 
     def _not_put_off(self, missing: list[RelPath], arriving: float) -> list[RelPath]:
         """The missing paths that are to be judged now: the others are looked at again later, while

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from p2psync.core.decide import brake_holds
+from p2psync.core.brake import brake_holds
 from p2psync.core.entry import Kind
 from p2psync.core.ids import DeviceID
 from p2psync.core.relpath import RelPath, ancestors

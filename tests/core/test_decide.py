@@ -2,11 +2,10 @@
 
 import itertools
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2psync.core.decide import brake_holds, decide, is_news, is_removal
+from p2psync.core.decide import decide, is_news, is_removal
 from p2psync.core.entry import Entry
 from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy, merge
@@ -146,18 +145,3 @@ def test_what_is_no_news_changes_nothing(held: Entry, offered: Entry) -> None:
 
 def test_anything_is_news_where_nothing_is_held() -> None:
     assert is_news(None, tombstone("a1"))
-
-
-@pytest.mark.parametrize(
-    ("deletions", "files", "holds", "why"),
-    [
-        (0, 0, False, "nothing is deleted"),
-        (10, 10, False, "so few never wait, even if it is all there is"),
-        (11, 20, True, "more than the least and more than the share"),
-        (11, 100, False, "a small share passes"),
-        (51, 100, True, "one over half"),
-        (50, 100, False, "half passes"),
-    ],
-)
-def test_the_brake(deletions: int, files: int, *, holds: bool, why: str) -> None:
-    assert brake_holds(deletions, files, least=10, percent=50) is holds, why

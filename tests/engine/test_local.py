@@ -252,6 +252,33 @@ async def test_a_burst_of_deletions_is_counted_as_one(lab: Lab) -> None:
     assert Kind.TOMBSTONE not in (await kinds(ada)).values()
 
 
+async def test_deletions_in_several_portions_within_a_minute_are_counted_together(
+    lab: Lab,
+) -> None:
+    ada = await lab.device("ada", brakes=Brakes(files=50, percent=10))
+    for number in range(90):
+        ada.disk.write(f"d/{number}", f"content {number}")
+    await ada.scan()
+    for first in (0, 10, 20, 30, 40):
+        for number in range(first, first + 10):
+            ada.disk.remove(f"d/{number}")
+        await ada.scan()
+        lab.clock.advance(5.0)
+    assert not ada.local.braked
+    ada.disk.remove("d/50")
+    await ada.scan()
+    assert ada.local.braked == {"d/50"}
+    lab.clock.advance(120.0)
+    await ada.scan()
+    assert ada.local.braked == {"d/50"}, "only a person lets it go"
+    ada.local.approve()
+    await ada.scan()
+    assert not ada.local.braked
+    ada.disk.remove("d/51")
+    await ada.scan()
+    assert not ada.local.braked, "that was long ago"
+
+
 async def test_a_move_of_many_files_is_no_deletion(lab: Lab) -> None:
     ada = await lab.device("ada", brakes=FEW)
     for number in range(40):
