@@ -60,7 +60,7 @@ CLOCKS = frozenset({"now", "today", "utcnow"})
 # The engine meets disk, network, clock and chance through ports only.
 WORLD = frozenset(
     """
-    aiohttp asyncio_dgram fcntl glob io mmap multiprocessing os pathlib pyfastcdc random secrets
+    asyncio_dgram fcntl glob h11 io mmap multiprocessing os pathlib pyfastcdc random secrets
     select selectors shutil signal socket sqlite3 ssl subprocess tempfile threading time uuid
     watchfiles zeroconf
     """.split()  # noqa: SIM905

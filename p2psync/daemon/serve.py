@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import fcntl
-import importlib
 import logging
 import os
 import resource
@@ -32,6 +31,7 @@ from p2psync.net.endpoint import Endpoint
 from p2psync.net.identity import Identity, device_of_certificate, load_or_create_identity, verify
 from p2psync.net.interfaces import choose_interfaces, list_interfaces
 from p2psync.storage.device_store import DeviceStore, open_device_store
+from p2psync.web.api import ControlServer
 
 _WILDCARDS = ("0.0.0.0", "::")
 _CONFIGURED_NAME = "configured name"
@@ -126,9 +126,7 @@ class _Daemon:
             checks=lambda: checks(self._home, report.listen, self._discovery_problems),
             end=self._ended.set,
         )
-        # Slow to import (aiohttp), while the work has begun already.
-        api = await asyncio.to_thread(importlib.import_module, "p2psync.web.api")
-        await stack.enter_async_context(api.ControlServer(control, self._home))
+        await stack.enter_async_context(ControlServer(control, self._home))
         _log.info("running device=%s port=%d", short_device_id(self._identity.device), port)
         ready()
         await self._ended.wait()

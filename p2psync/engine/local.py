@@ -30,7 +30,10 @@ from p2psync.ports import (
     Seen,
 )
 
+_FIRST_GROUP = 125
 _GROUP_FILES = 1000
+"""Each group of a scan is twice as large as the one before: peers begin early, and later ones cost
+fewer syncs of the disk."""
 _GROUP_BYTES = 256 * 1024 * 1024
 _LARGE = 16 * 1024 * 1024
 """Files from this size are read after all others, which would wait for them."""
@@ -168,7 +171,7 @@ class LocalChanges:
         changed.sort(key=lambda item: (_is_large(item), item.path.count("/"), item.path))
         unsettled: list[RelPath] = []
         group: list[Seen] = []
-        size = 0
+        size, most = 0, _FIRST_GROUP
         for item in changed:
             mark = item.fingerprint
             if mark.kind == Kind.FILE and _identity(mark) not in moved and self._put_off(item):
@@ -177,9 +180,9 @@ class LocalChanges:
             self._since.pop(item.path, None)
             group.append(item)
             size += mark.size
-            if len(group) >= _GROUP_FILES or size >= _GROUP_BYTES:
+            if len(group) >= most or size >= _GROUP_BYTES:
                 await self._record_group(group)
-                group, size = [], 0
+                group, size, most = [], 0, min(2 * most, _GROUP_FILES)
         if group:
             await self._record_group(group)
         held = await self._index.held(unsettled)

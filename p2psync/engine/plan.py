@@ -16,7 +16,7 @@ from p2psync.engine.commit import Item, plan
 from p2psync.engine.content import is_small
 from p2psync.ports import FolderIndex, Held, Offer, Wanted
 
-GROUP_FILES = 2000
+GROUP_FILES = 1000
 GROUP_BYTES = 64 * 1024 * 1024
 """Of small files. A group costs a few syncs of the disk, whatever is in it."""
 

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import msgspec
-from aiohttp import web
 
 from p2psync.errors import ConfigError, P2psyncError, UsageError
 from p2psync.web.control_socket import SOCKET_NAME, reachable_path
+from p2psync.web.http import Request, Response, serve_connection
 
 Json = dict[str, Any]
 
@@ -107,7 +107,8 @@ class ControlServer:
     def __init__(self, control: Control, home: Path) -> None:
         self._control = control
         self._home = home
-        self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
         self._bound: tuple[int, int] | None = None
 
     async def start(self) -> None:
@@ -116,12 +117,8 @@ class ControlServer:
         Raises ConfigError if another daemon answers on the socket or it cannot be made.
         """
         listener, self._bound = await asyncio.to_thread(_bind, self._home)
-        app = web.Application(client_max_size=_MAX_BODY)
-        app.router.add_post("/{method}", self._answer)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE_S)
         try:
-            await self._runner.setup()
-            await web.SockSite(self._runner, listener).start()
+            self._server = await asyncio.start_unix_server(self._connected, sock=listener)
         except BaseException:
             listener.close()
             await self.stop()
@@ -129,12 +126,24 @@ class ControlServer:
 
     async def stop(self) -> None:
         """Answer what is under way, for a second at most, then close and remove the socket."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._connections:
+            _, late = await asyncio.wait(self._connections, timeout=_GRACE_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         if self._bound is not None:
             await asyncio.to_thread(_remove, self._home, self._bound)
             self._bound = None
+
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = serve_connection(reader, writer, self._answer, max_body=_MAX_BODY)
+        # Ends with the answer, or with `stop`.
+        task = asyncio.create_task(serving, name="control")
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -148,15 +157,19 @@ class ControlServer:
     ) -> None:
         await self.stop()
 
-    async def _answer(self, request: web.Request) -> web.Response:
-        method = request.match_info["method"]
+    async def _answer(self, request: Request) -> Response:
+        method = request.path.removeprefix("/")
         try:
-            arguments = _read_arguments(method, await request.read())
+            if request.verb != "POST":
+                return _failure(UsageError("The control API takes POST alone."), status=405)
+            if "/" in method or not request.path.startswith("/"):
+                return _failure(UsageError(f"There is nothing at {request.path}."), status=404)
+            if request.body is None:
+                return _failure(UsageError("The request is too long."), status=413)
+            arguments = _read_arguments(method, request.body)
             return _json(await getattr(self._control, method)(**arguments), status=200)
         except P2psyncError as error:
             return _failure(error, status=400)
-        except web.HTTPRequestEntityTooLarge:
-            return _failure(UsageError("The request is too long."), status=413)
         except Exception:
             _log.exception("control request failed method=%s", method)
             sentence = f"The daemon failed at “{method}” in a way it should not; its log says more."
@@ -181,15 +194,15 @@ def _read_arguments(method: str, body: bytes) -> Json:
     return {name: getattr(request, name) for name in request_type.__struct_fields__}
 
 
-def _failure(error: P2psyncError, *, status: int) -> web.Response:
+def _failure(error: P2psyncError, *, status: int) -> Response:
     known = next(cls for cls in type(error).__mro__ if cls.__module__ == P2psyncError.__module__)
     body = {"kind": known.__name__, "message": str(error), "exit_code": error.exit_code}
     return _json({"error": body}, status=status)
 
 
-def _json(value: Json, *, status: int) -> web.Response:
+def _json(value: Json, *, status: int) -> Response:
     body = json.dumps(value, separators=(",", ":")).encode("ascii")
-    return web.Response(body=body, status=status, content_type="application/json")
+    return Response(status, body)
 
 
 def _bind(home: Path) -> tuple[socket.socket, tuple[int, int]]:

@@ -258,7 +258,7 @@ def test_a_reader_that_leaves_early_gets_no_complaint(cli: CommandLine, tmp_path
 def test_a_command_starts_without_what_only_the_daemon_needs() -> None:
     script = (
         "import sys; from p2psync.cli.main import main; code = main(['status']);"
-        "print(code, sorted({'asyncio', 'aiohttp', 'cryptography', 'zeroconf', 'rich', 'sqlite3',"
+        "print(code, sorted({'asyncio', 'cryptography', 'zeroconf', 'rich', 'sqlite3',"
         "'msgspec', 'tomllib'} & set(sys.modules)))"
     )
 
