@@ -17,6 +17,7 @@ from tests.oracle.user import SCRATCH
 
 _PAUSE_S = 0.02
 _MOST = 10
+_TO_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _Print = tuple[int, int, int, int]
 
@@ -74,8 +75,12 @@ class Sampler:
 
     def _sight(self, device: str, root: str, path: str) -> Sight | None:
         try:
-            fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(os.path.join(root, path), _TO_LOOK)
         except OSError:
+            return None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            # Since it was listed, something else took its place.
+            os.close(fd)
             return None
         with os.fdopen(fd, "rb", buffering=0) as file:
             print_ = _fingerprint(fd)
@@ -142,5 +147,4 @@ def _files(root: str, below: str, is_private: IsPrivate) -> Iterator[str]:
 
 def _fingerprint(fd: int) -> _Print:
     status = os.fstat(fd)
-    assert stat.S_ISREG(status.st_mode)
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
