@@ -63,13 +63,15 @@ class Housekeeping:
                 await asyncio.to_thread(self._disk.unstage, names)
 
     async def _tell_digest(self) -> None:
-        now = (self._index.sequence, *(each.received for each in self._exchanges()))
+        # Of this moment: what comes while the digest is made is not in it.
+        received = [(each, each.received) for each in self._exchanges()]
+        now = (self._index.sequence, *(sequence for _, sequence in received))
         digest = await self._digest()
         if now == self._told or digest is None:
             return
         self._told = now
-        for exchange in list(self._exchanges()):
-            exchange.session.post(FolderDigest(self._folder, now[0], exchange.received, digest))
+        for exchange, sequence in received:
+            exchange.session.post(FolderDigest(self._folder, now[0], sequence, digest))
 
     async def compare(self, exchange: Exchange, told: FolderDigest) -> None:
         """Two devices at rest that know each other's whole index hold the same; if not, the whole

@@ -95,9 +95,14 @@ class Folder:
 
     async def attach(self, session: Session) -> None:
         self.attached.append(session)
+        if self.error is not None:
+            raise self.error
+        if self.hold is not None:
+            await self.hold.wait()
 
     def detach(self, session: Session) -> None:
-        pass
+        if session in self.attached:
+            self.attached.remove(session)
 
     async def handle(self, session: Session, message: AnyMessage, payload: bytes) -> None:
         self.began.set()
@@ -111,8 +116,9 @@ class Folder:
 class Peer:
     """The other end of a link, which says whatever the test says."""
 
-    def __init__(self, link: MemoryLink) -> None:
+    def __init__(self, link: MemoryLink, owner: DeviceID) -> None:
         self.link = link
+        self.owner = owner
         self._reader = FrameReader()
         self.heard: list[AnyMessage] = []
         self.ended = False
@@ -169,7 +175,7 @@ class Site:
         here, there = linked(ADA.device, own.device)
         here.remote_address = "192.0.2.9:4000"
         self.tasks.append(asyncio.create_task(self.cluster.serve(here, dialled=False)))
-        return Peer(there)
+        return Peer(there, own.device)
 
     async def meet(self, own: OwnDevice) -> Peer:
         peer = self.link(own)
@@ -273,7 +279,7 @@ async def test_an_address_that_cannot_be_kept_parts_nobody(
     monkeypatch.setattr(Nobody, "dial", dial)
     site.tasks.append(asyncio.create_task(site.cluster.run()))
     site.cluster.hint(EVE.device, [("192.0.2.7", 7)])
-    await Peer(there).listen(Hello)
+    await Peer(there, EVE.device).listen(Hello)
     assert not site.tasks[-1].done()
 
 
@@ -295,6 +301,33 @@ async def test_others_hear_of_a_removal_even_if_this_device_fails_at_it(site: Si
     with pytest.raises(ConfigError):
         await site.membership.remove(EVE.device)
     assert Roster() in await bob.is_up_to_date()
+
+
+async def test_a_session_that_ended_while_others_were_attached_is_not_attached(site: Site) -> None:
+    peers = [await site.meet(own) for own in (BOB, EVE)]
+    site.folder = Folder()
+    site.folder.hold = asyncio.Event()
+    adding = asyncio.create_task(site.cluster.add_folder(site.folder))
+    await asyncio.sleep(0)
+    (first,) = site.folder.attached
+    late = next(peer for peer in peers if peer.owner != first.peer)
+    ended = site.cluster.sessions[late.owner].closed
+    await late.link.close()
+    async with asyncio.timeout(2):
+        await ended.wait()
+    site.folder.hold.set()
+    await adding
+    assert site.folder.attached == [first]
+
+
+async def test_a_folder_whose_index_is_on_a_full_disk_costs_sessions_and_no_more(
+    site: Site,
+) -> None:
+    peer = await site.meet(BOB)
+    site.folder = Folder()
+    site.folder.error = P2psyncError("The disk is full.")
+    await site.cluster.add_folder(site.folder)
+    assert await peer.listen(Goodbye)
 
 
 async def test_a_member_cannot_hold_any_number_of_links(site: Site) -> None:

@@ -1,0 +1,179 @@
+"""A disk in memory that loses what was not synced, fills up, fails, and has a quick user."""
+
+import contextlib
+import errno
+import os
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from p2psync.core.entry import Fingerprint, Kind, Manifest
+from p2psync.core.relpath import RelPath
+from p2psync.ports import Action, Hashed, Outcome, Place, Result, Seen, Step, Walk
+from tests.simulation.loop import CrashError
+from tests.support.memory_disk import MemoryDisk, _Node
+
+_NEEDS_ROOM = (Action.PLACE, Action.MAKE_DIRECTORY)
+_AHEAD_NS = 2_000_000_000
+
+
+class SimulatedDisk(MemoryDisk):
+    is_lazy = False
+    """A fault that mutations make: commits return before they are durable."""
+
+    def __init__(
+        self, now_ns: Callable[[], int], source: random.Random, *, granularity_ns: int
+    ) -> None:
+        super().__init__(now_ns, granularity_ns=granularity_ns)
+        self._source = source
+        self.on_call: Callable[[str], None] = lambda _: None
+        """May raise CrashError."""
+        self.before_step: Callable[[Step], None] = lambda _: None
+        """The user's moment, between the system calls of a commit."""
+        self.on_placed: Callable[[RelPath, bytes], None] = lambda _path, _data: None
+        self.on_own_change: Callable[[set[RelPath]], None] = lambda _: None
+        self.is_full = False
+        self.fails_in: int | None = None
+        """After so many calls one fails."""
+        self.edits = 0
+        """Changes by the user."""
+        self._unsynced: tuple[dict[RelPath, _Node], int] | None = None
+
+    # --- what goes wrong ---------------------------------------------------------------------
+
+    def _may_fail(self, method: str, path: str = "") -> None:
+        self.on_call(method)
+        if self.fails_in is not None:
+            self.fails_in -= 1
+            if self.fails_in <= 0:
+                self.fails_in = None
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    def _room(self) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def power_cut(self) -> None:
+        """What was not synced is as the file system happens to have it."""
+        for name in list(self._staged):
+            data = self._staged[name]
+            chance = self._source.random()
+            if chance < 0.25:
+                del self._staged[name]
+            elif chance < 0.75:
+                start = self._source.randrange(len(data) + 1)
+                data[start:] = bytes(len(data) - start)
+        if self._unsynced is not None:
+            nodes, edits = self._unsynced
+            if edits == self.edits:
+                self._nodes = dict(nodes)
+        self._unsynced = None
+
+    # --- Disk --------------------------------------------------------------------------------
+
+    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
+        self._may_fail("walk")
+        return super().walk(known, under)
+
+    def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
+        self.on_call("look")
+        return super().look(paths)
+
+    def hash_file(self, path: RelPath) -> Hashed:
+        self._may_fail("hash_file", path)
+        return super().hash_file(path)
+
+    def read(self, place: Place) -> bytes:
+        self._may_fail("read", place.path)
+        return super().read(place)
+
+    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
+        self._may_fail("stage")
+        self._room()
+        super().stage(files)
+
+    def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
+        self._may_fail("stage_copy")
+        self._room()
+        return super().stage_copy(name, size, offset, source)
+
+    def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
+        self._may_fail("staged_chunks")
+        return super().staged_chunks(name, manifest)
+
+    def unstage(self, names: Iterable[str]) -> None:
+        self._may_fail("unstage")
+        super().unstage(names)
+
+    def commit(self, steps: Sequence[Step]) -> list[Result]:
+        self._may_fail("commit")
+        before, edits = dict(self._nodes), self.edits
+        try:
+            results = super().commit(steps)
+        except CrashError:
+            # The directories were not synced.
+            self._unsynced = (before, edits)
+            raise
+        self._unsynced = (before, edits) if self.is_lazy else None
+        done = {result.step.path for result in results if result.outcome is Outcome.DONE}
+        if done:
+            self.on_own_change(done)
+        return results
+
+    def _carry_out(self, step: Step) -> Result:
+        self.on_call(f"commit of {step.path}")
+        self.before_step(step)
+        try:
+            if step.action in _NEEDS_ROOM:
+                self._room()
+            if self.fails_in is not None:
+                self._may_fail("commit", step.path)
+        except OSError as error:
+            return Result(step, Outcome.FAILED, problem=self.kind_of_problem(error, step.path))
+        return super()._carry_out(step)
+
+    def _replace(self, step: Step, found: _Node | None) -> Result:
+        result = super()._replace(step, found)
+        if result.fingerprint is None or result.outcome is not Outcome.DONE:
+            return result
+        mark = result.fingerprint
+        if mark.kind == Kind.FILE:
+            self.on_placed(step.path, self._nodes[step.path].data)
+        if mark.kind != Kind.DIRECTORY and self._granularity_ns > 1:
+            racy = self.is_recent(mark.mtime_ns)
+            result = result._replace(fingerprint=mark._replace(racy=racy))
+        return result
+
+    def is_recent(self, stamp_ns: int) -> bool:
+        now = self._now_ns()
+        return now - self._granularity_ns <= stamp_ns <= now + _AHEAD_NS
+
+    def _mark(self, node: _Node) -> Fingerprint:
+        mark = super()._mark(node)
+        if node.kind == Kind.DIRECTORY or self._granularity_ns <= 1:
+            return mark
+        racy = self.is_recent(node.mtime_ns) or self.is_recent(node.ctime_ns)
+        return mark._replace(racy=racy)
+
+    # --- the user ----------------------------------------------------------------------------
+
+    def shown(self, path: str) -> bytes | str | None:
+        """None for a directory too. Raises KeyError where nothing is."""
+        return self.tree()[path]
+
+    def data_at_and_below(self, path: str) -> list[tuple[RelPath, bytes]]:
+        """Of the files there; of all for no path."""
+        return [
+            (each, self._nodes[each].data)
+            for each in (self._at_and_below(RelPath(path)) if path else self._nodes)
+            if self._nodes[each].kind == Kind.FILE
+        ]
+
+    def replace_file(self, path: str, data: bytes) -> None:
+        """As an editor saves: a new file takes the name."""
+        with contextlib.suppress(KeyError):
+            del self._nodes[RelPath(path)]
+        self.write(path, data)
+
+    def touch(self, path: str) -> None:
+        node = self._nodes[RelPath(path)]
+        self.write(path, node.data)

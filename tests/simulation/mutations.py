@@ -1,0 +1,271 @@
+"""Engines that are broken on purpose, to see that the simulation notices."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from p2psync.core import merge
+from p2psync.core.entry import Entry, Fingerprint, Manifest
+from p2psync.core.relpath import RelPath
+from p2psync.engine import commit, local
+from p2psync.engine import exchange as exchange_module
+from p2psync.engine.exchange import Exchange
+from p2psync.engine.housekeeping import Housekeeping
+from p2psync.engine.plan import Planner
+from p2psync.ports import Action
+from p2psync.protocol.messages import IndexBatch
+from p2psync.storage import folder_index, offers
+from p2psync.storage.folder_index import SqliteFolderIndex
+from tests.simulation.disk import SimulatedDisk
+from tests.simulation.mix import Mix
+from tests.support import memory_disk
+
+Put = Callable[[Any, str, object], None]
+Change = Callable[[Mix], None]
+
+
+class Mutation:
+    def __init__(self, breaks: Callable[[Put], None], suits: Change) -> None:
+        self.breaks = breaks
+        self.suits = suits
+        """Makes of any mix one in which the fault can show."""
+
+
+@contextlib.contextmanager
+def mutated(name: str | None) -> Iterator[Change | None]:
+    if name is None:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+
+        def put(owner: Any, attribute: str, value: object) -> None:
+            stack.callback(setattr, owner, attribute, getattr(owner, attribute))
+            setattr(owner, attribute, value)
+
+        MUTATIONS[name].breaks(put)
+        yield MUTATIONS[name].suits
+
+
+# --- what is broken ------------------------------------------------------------------------------
+
+
+def _records_before_durable(put: Put) -> None:
+    """The directories are not synced when a commit returns."""
+    put(SimulatedDisk, "is_lazy", True)
+
+
+def _announces_before_recorded(put: Put) -> None:
+    """What is to be recorded is sent before it is stored."""
+    made: list[Exchange] = []
+    begin, record = Exchange.__init__, SqliteFolderIndex.record
+
+    def remember(self: Exchange, *arguments: Any, **more: Any) -> None:
+        made.append(self)
+        begin(self, *arguments, **more)
+
+    async def record_late(self: SqliteFolderIndex, rows: Sequence[Any], **more: Any) -> int:
+        before = self.sequence
+        entries = [(before + number, row.path, row.entry) for number, row in enumerate(rows, 1)]
+        for exchange in made:
+            if exchange._index is self and exchange._sent == before and entries:
+                exchange._sent = entries[-1][0]
+                batch = IndexBatch(exchange.folder, self.epoch, before, exchange._sent)
+                await exchange.session.send(batch, vars(exchange_module)["pack_entries"](entries))
+        return await record(self, rows, **more)
+
+    put(Exchange, "__init__", remember)
+    put(SqliteFolderIndex, "record", record_late)
+
+
+def _drops_losers(put: Put) -> None:
+    """The winner is recorded though the losers' copies are not held."""
+
+    async def none(_self: Planner, *_: object) -> list[Any]:
+        return []
+
+    put(Planner, "_missing", none)
+
+
+def _forgets_tombstones(put: Put) -> None:
+    """Tombstones go as soon as any other device has acknowledged them."""
+
+    async def drop(self: Housekeeping, members: list[Any]) -> None:
+        acknowledged = [await self._index.acknowledged(device) for device in members]
+        sequences = [each.sequence for each in acknowledged if each.epoch == self._index.epoch]
+        if sequences:
+            await self._index.drop_tombstones(max(sequences))
+
+    put(Housekeeping, "_drop_tombstones", drop)
+
+
+def _settles_all(put: Put) -> None:
+    """What was offered since a decision goes with what was decided on."""
+
+    def drop(connection: Any, settled: Any) -> None:
+        for path, _ in settled:
+            connection.execute("DELETE FROM wanted WHERE path = ?", (path,))
+
+    put(offers, "drop_offers", drop)
+
+
+def _echoes(put: Put) -> None:
+    """What a commit placed is found as a change by this device."""
+    row = commit._row
+
+    def forgetful(item: Any, result: Any) -> Any:
+        made = row(item, result)
+        mark = made.fingerprint
+        return made._replace(fingerprint=mark._replace(ctime_ns=0) if mark else None)
+
+    put(commit, "_row", forgetful)
+    put(local, "is_new", lambda _held, _seen: True)
+
+
+def _deletes_blindly(put: Put) -> None:
+    """A deletion by a peer is carried out whatever is there."""
+    is_expected = memory_disk._is_expected
+    carry_out = SimulatedDisk._carry_out
+
+    def whatever(_found: Fingerprint | None, _expected: Fingerprint | None) -> bool:
+        return True
+
+    def carry_out_blindly(self: SimulatedDisk, step: Any) -> Any:
+        is_removal = step.action is Action.REMOVE
+        setattr(memory_disk, "_is_expected", whatever if is_removal else is_expected)  # noqa: B010
+        try:
+            return carry_out(self, step)
+        finally:
+            setattr(memory_disk, "_is_expected", is_expected)  # noqa: B010
+
+    put(SimulatedDisk, "_carry_out", carry_out_blindly)
+
+
+def _trusts_racy(put: Put) -> None:
+    """A file that was changed in the tick of its last read counts as unchanged."""
+
+    def never(_self: Fingerprint, seen: Fingerprint) -> bool:
+        return bool(_self[:6] == seen[:6])
+
+    put(Fingerprint, "unchanged", never)
+
+
+def _reuses_counters(put: Put) -> None:
+    """An index from an earlier time goes on where it stood."""
+    opened = folder_index._open
+
+    async def open_as_it_was(path: Any, randomness: Any, _now_ns: int) -> Any:
+        return await opened(path, randomness, 0)
+
+    put(folder_index, "_open", open_as_it_was)
+    put(SqliteFolderIndex, "has_reached", lambda _self, _sequence: True)
+    put(Exchange, "_knows_more_of_us", lambda _self, _entries: False)
+
+
+def _elects_by_mtime(put: Put) -> None:
+    """The newest file wins, whoever has seen what."""
+    first_wins = merge._first_wins
+
+    def newest_wins(one: Entry, other: Entry) -> bool:
+        if one.mtime_ns != other.mtime_ns:
+            return one.mtime_ns > other.mtime_ns
+        return first_wins(one, other)
+
+    put(merge, "_first_wins", newest_wins)
+
+
+def _trusts_staging(put: Put) -> None:
+    """What was staged before a crash is taken for what it should be."""
+
+    def all_there(self: SimulatedDisk, name: str, manifest: Manifest) -> list[bool]:
+        size = sum(chunk.size for chunk in manifest)
+        return [len(self._staged.get(name, b"")) == size] * len(manifest)
+
+    put(SimulatedDisk, "staged_chunks", all_there)
+
+
+def _ignores_root_loss(put: Put) -> None:
+    """An empty mount point passes for the folder."""
+    begin = SimulatedDisk._begin
+
+    def begin_anyway(self: SimulatedDisk, method: str) -> None:
+        is_lost, self.root_is_lost = self.root_is_lost, False
+        try:
+            begin(self, method)
+        finally:
+            self.root_is_lost = is_lost
+
+    def find(self: SimulatedDisk, path: RelPath) -> Any:
+        return None if self.root_is_lost else memory_disk.MemoryDisk._find(self, path)
+
+    put(SimulatedDisk, "_begin", begin_anyway)
+    put(SimulatedDisk, "_find", find)
+
+
+# --- where it shows ------------------------------------------------------------------------------
+
+
+def _crashing(mix: Mix) -> None:
+    mix.crashes = mix.crash_points = 0.8
+    mix.operations = max(mix.operations, 2.0)
+
+
+def _calm(mix: Mix) -> None:
+    for name in mix.rates():
+        setattr(mix, name, 0.0)
+
+
+def _absent(mix: Mix) -> None:
+    _calm(mix)
+    mix.devices, mix.topology = 3, "mesh"
+    mix.absences, mix.seconds, mix.operations = 0.05, 150.0, 0.3
+
+
+def _busy(mix: Mix) -> None:
+    mix.operations = max(mix.operations, 6.0)
+
+
+def _interfering(mix: Mix) -> None:
+    _busy(mix)
+    mix.interference = 0.5
+
+
+def _coarse(mix: Mix) -> None:
+    _calm(mix)
+    mix.granularity_ns = 2_000_000_000
+    mix.operations, mix.seconds = 6.0, min(mix.seconds, 15.0)
+
+
+def _rolled_back(mix: Mix) -> None:
+    _calm(mix)
+    mix.index_rollbacks, mix.steps = 0.4, 0.0
+    mix.operations, mix.seconds = 3.0, 15.0
+
+
+def _skewed(mix: Mix) -> None:
+    mix.skew_ns = 3_600_000_000_000
+    mix.operations = 3.0
+
+
+def _large(mix: Mix) -> None:
+    _crashing(mix)
+    mix.large, mix.latency_s, mix.seconds = 0.7, 0.03, 15.0
+
+
+def _rootless(mix: Mix) -> None:
+    mix.lost_roots = 0.5
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "records-before-durable": Mutation(_records_before_durable, _crashing),
+    "announces-before-recorded": Mutation(_announces_before_recorded, _crashing),
+    "drops-losers": Mutation(_drops_losers, _busy),
+    "forgets-tombstones": Mutation(_forgets_tombstones, _absent),
+    "settles-all": Mutation(_settles_all, _busy),
+    "echoes": Mutation(_echoes, _calm),
+    "deletes-blindly": Mutation(_deletes_blindly, _interfering),
+    "trusts-racy": Mutation(_trusts_racy, _coarse),
+    "reuses-counters": Mutation(_reuses_counters, _rolled_back),
+    "elects-by-mtime": Mutation(_elects_by_mtime, _skewed),
+    "trusts-staging": Mutation(_trusts_staging, _large),
+    "ignores-root-loss": Mutation(_ignores_root_loss, _rootless),
+}
