@@ -10,8 +10,20 @@ from p2psync.core.entry import Entry, Fingerprint, Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.relpath import RelPath
 from p2psync.errors import DamagedError
-from p2psync.ports import Counts, Cursor, Held, Offer, Place, Row, Wanted
+from p2psync.ports import (
+    Counts,
+    Cursor,
+    Damage,
+    Finding,
+    Held,
+    Offer,
+    Place,
+    Row,
+    Scrub,
+    Wanted,
+)
 from p2psync.storage import contents as places
+from p2psync.storage import damage
 from p2psync.storage import held as table
 from p2psync.storage import offers as peers
 from p2psync.storage.database import (
@@ -44,6 +56,11 @@ class SqliteFolderIndex(IndexBase):
     async def fingerprints(self, under: RelPath | None = None) -> dict[RelPath, Fingerprint]:
         return await self._database.run(
             lambda connection: table.load_fingerprints(connection, under)
+        )
+
+    async def files_after(self, path: str, limit: int) -> list[tuple[RelPath, Held]]:
+        return await self._database.run(
+            lambda connection: table.files_after(connection, path, limit)
         )
 
     async def entries_after(self, sequence: int, limit: int) -> list[tuple[int, RelPath, Entry]]:
@@ -91,6 +108,30 @@ class SqliteFolderIndex(IndexBase):
 
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
         await self._write(lambda connection: table.store_fingerprints(connection, fingerprints))
+
+    async def mark_damaged(self, damages: Sequence[Damage], *, now_ns: int) -> None:
+        paths = {each.path for each in damages}
+
+        def change(connection: sqlite3.Connection) -> State:
+            before = measure(connection, held=paths, wanted=())
+            damage.store_damages(connection, damages, now_ns=now_ns)
+            after = measure(connection, held=paths, wanted=())
+            counts = shifted(self._state.counts, before=before, after=after)
+            return self._state._replace(counts=counts)
+
+        await self._change(change)
+
+    async def damaged(self, limit: int) -> list[tuple[RelPath, Held]]:
+        return await self._database.run(lambda connection: damage.load_damaged(connection, limit))
+
+    async def findings(self) -> list[Finding]:
+        return await self._database.run(damage.load_findings)
+
+    async def scrub(self) -> Scrub:
+        return await self._database.run(damage.load_scrub)
+
+    async def save_scrub(self, scrub: Scrub) -> None:
+        await self._write(lambda connection: damage.store_scrub(connection, scrub))
 
     async def drop_tombstones(self, sequence: int) -> int:
         return await self._write(lambda connection: table.drop_tombstones(connection, sequence))
