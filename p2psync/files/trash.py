@@ -3,6 +3,9 @@
 What a group displaces lies in `.p2psync/tmp/displaced-YYYYMMDDTHHMMSS-N/` under its own path, and
 when the group is done that directory becomes `.p2psync/trash/YYYY-MM-DD/HHMMSS-N/` (UTC) in one
 rename. So a crash leaves nothing nameless: `recover` does what was left to do.
+
+Files that were found damaged and replaced go to `.p2psync/damaged` in the same way, and nothing is
+ever removed from there: they may be an edit that no fingerprint could show.
 """
 
 import contextlib
@@ -15,11 +18,12 @@ from collections.abc import Callable, Mapping
 from p2psync.config import TrashConfig
 from p2psync.core.relpath import INTERNAL, RelPath, ancestors
 from p2psync.files.moves import Mover, Spot
-from p2psync.files.root import TRASH
+from p2psync.files.root import DAMAGED, TRASH
 from p2psync.files.staging import staging_area
 from p2psync.files.tree import ABSENT, Tree
 
 TRASH_AREA = RelPath(f"{INTERNAL}/{TRASH}")
+DAMAGED_AREA = RelPath(f"{INTERNAL}/{DAMAGED}")
 
 _DISPLACED = re.compile(r"displaced-(\d{4})(\d\d)(\d\d)T(\d{6})-(\d+)")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -88,7 +92,7 @@ class Trash:
     def keeps(self) -> bool:
         return self._config.max_bytes > 0
 
-    def take(self, tree: Tree, slot: str) -> None:
+    def take(self, tree: Tree, slot: str, *, damaged: bool = False) -> None:
         """Keep what was displaced under the directory of that name."""
         match = _DISPLACED.fullmatch(slot)
         assert match is not None
@@ -98,7 +102,8 @@ class Trash:
         if size is None:
             discard_tree(staging_area(tree), slot)
             return
-        target = tree.directory(_of_day(kept_day), make=True)
+        area = DAMAGED_AREA if damaged else TRASH_AREA
+        target = tree.directory(RelPath(f"{area}/{kept_day}"), make=True)
         count = int(number)
         while True:
             name = f"{time}-{count}"
@@ -107,7 +112,7 @@ class Trash:
                 break
             except FileExistsError:
                 count += 1
-        if self._sizes is not None:
+        if self._sizes is not None and not damaged:
             self._sizes[kept_day, name] = size
 
     def recover(self, tree: Tree) -> None:
