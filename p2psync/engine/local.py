@@ -7,7 +7,7 @@ taken for someone's edit.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from p2psync.core.brake import PassedDeletions, brake_holds
@@ -42,6 +42,7 @@ _LONGEST_WAIT_S = 10.0
 """A file that is written to without a pause is read this often all the same."""
 _LONGEST_ARRIVAL_S = 3.0
 """How long deletions wait for new files that they may turn out to be moves to."""
+_MOST_DAMAGED = 10_000
 _MANY_DELETIONS = 20
 """From so many on, deletions wait until no more come: the brake counts them all."""
 
@@ -206,6 +207,7 @@ class LocalChanges:
         async with self._turn:
             seen_now = await asyncio.to_thread(self._disk.look, [item.path for item in group])
             held = await self._index.held([item.path for item in group])
+            lost = await self._lost()
             rows: list[Row] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             for item in group:
@@ -217,7 +219,7 @@ class LocalChanges:
                 if now is None or not _same(now.fingerprint, read):
                     self._look_again(item.path)
                     continue
-                self._judge(item, content, read, held.get(item.path), rows, refreshed)
+                self._judge(item, content, read, held.get(item.path), lost, rows, refreshed)
             if rows:
                 await self._index.record(rows)
                 self.recorded()
@@ -230,6 +232,7 @@ class LocalChanges:
         content: Hashed | None,
         read: Fingerprint,
         held: Held | None,
+        lost: Mapping[bytes, bytes],
         rows: list[Row],
         refreshed: list[tuple[RelPath, Fingerprint]],
     ) -> None:
@@ -240,12 +243,27 @@ class LocalChanges:
         else:
             seen = Observation(read.kind, item.target)
         entry = held.entry if held is not None else None
+        manifest = content.manifest if content is not None else None
+        damage = seen.content if _is_damaged(held, read) and seen.content in lost else None
+        if damage is not None:
+            seen, manifest = seen._replace(content=lost[damage]), None
         if not is_new(entry, seen):
-            refreshed.append((item.path, read))
+            if held is not None and held.damage is not None and damage is None:
+                # Somebody put the right bytes back: peers may be told of it again.
+                rows.append(Row(item.path, held.entry, read, manifest))
+            else:
+                refreshed.append((item.path, read))
             return
         dot = Dot(self._index.replica, self._index.counter + 1 + len(rows))
         new = successor(entry, seen, dot, now_ns=self._clock.now_ns(), author=self.author)
-        rows.append(Row(item.path, new, read, content.manifest if content else None))
+        rows.append(Row(item.path, new, read, manifest, damage))
+
+    async def _lost(self) -> dict[bytes, bytes]:
+        """Of files known to be damaged: the content that each should have, by what it has."""
+        if not (await self._index.counts()).damaged:
+            return {}
+        damaged = await self._index.damaged(_MOST_DAMAGED)
+        return {held.damage: held.entry.content for _, held in damaged if held.damage}
 
     def _look_again(self, path: RelPath) -> None:
         self._later[path] = self._clock.monotonic() + _RETRY_S
@@ -351,6 +369,15 @@ class LocalChanges:
         return [
             path for path in files if vanished.issuperset(where.get(held[path].entry.content, ()))
         ]
+
+
+def _is_damaged(held: Held | None, read: Fingerprint) -> bool:
+    """Whether bytes that are known to be damaged are so at this path: where they were moved to it,
+    or were not given another time, by which a person says that they are as they should be."""
+    if held is None or not held.entry.is_live:
+        return True
+    mark = held.fingerprint
+    return held.damage is not None and mark is not None and mark.mtime_ns == read.mtime_ns
 
 
 def _is_large(item: Seen) -> bool:

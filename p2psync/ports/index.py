@@ -150,7 +150,8 @@ class FolderIndex(Protocol):
         `sequence`. Advances `counter` to the highest own dot in `rows`.
 
         Exactly the offers given are dropped: what replaced one meanwhile stays. Damage that was
-        noted at a row's path is gone, unless the row says so itself.
+        noted at a row's path is gone, unless the row says so itself: then it is this device's
+        own version, and peers hear of it, who may hold its content at another path.
         """
 
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
@@ -170,7 +171,7 @@ class FolderIndex(Protocol):
     async def save_scrub(self, scrub: Scrub) -> None: ...
 
     async def entries_after(self, sequence: int, limit: int) -> list[tuple[int, RelPath, Entry]]:
-        """In order of sequence; what is damaged is left out."""
+        """In order of sequence; what was found damaged since is left out."""
 
     async def receive(
         self,

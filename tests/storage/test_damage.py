@@ -63,6 +63,7 @@ async def test_a_row_may_say_that_the_damage_stays(index: SqliteFolderIndex) -> 
 
     assert [held.damage for _, held in await index.damaged(10)] == [b""]
     assert (await index.counts()).damaged == 1
+    assert [path for _, path, _ in await index.entries_after(0, 10)] == ["a"]
 
 
 async def test_damage_outlives_the_process(tmp_path: Path) -> None:

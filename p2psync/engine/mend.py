@@ -1,0 +1,191 @@
+"""Replaces damaged files by what they should be: from this disk, or from whatever peer holds it.
+
+Any connected peer may: nobody is known to hold it, and a peer that does not only says so. Until it
+could be had, the damaged file stays where it is. What is replaced is kept, apart from the trash.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from p2psync.core.relpath import RelPath
+from p2psync.engine.content import Contents, FileWanted, Staged, is_small
+from p2psync.engine.local import LocalChanges
+from p2psync.engine.problems import Problems
+from p2psync.engine.session import Session
+from p2psync.engine.tasks import whole
+from p2psync.ports import (
+    Action,
+    Clock,
+    Disk,
+    FolderIndex,
+    Held,
+    Outcome,
+    Problem,
+    Result,
+    Row,
+    Step,
+)
+
+SOURCE = "damage"
+_MOST = 1000
+"""Files to be mended at a time."""
+_GROUP_BYTES = 64 * 1024 * 1024
+_FIRST_PAUSE_S = 60.0
+_LONGEST_PAUSE_S = 3600.0
+
+_REASON = "Its bytes on the disk changed although nobody wrote to it, and "
+_MENDING = "the right ones have not been fetched yet."
+_ALONE = "no device that holds the right ones is connected."
+_NEXT_STEP = (
+    "It is mended by itself as soon as a device has its bytes; or put it back from a backup. If it "
+    "is right as it is, `touch` it. Check the disk."
+)
+
+_Damaged = tuple[RelPath, Held]
+
+
+class Mender:
+    def __init__(
+        self,
+        index: FolderIndex,
+        disk: Disk,
+        clock: Clock,
+        contents: Contents,
+        local: LocalChanges,
+        problems: Problems,
+        turn: asyncio.Lock,
+    ) -> None:
+        self._index = index
+        self._disk = disk
+        self._clock = clock
+        self._contents = contents
+        self._local = local
+        self._problems = problems
+        self._turn = turn
+        self._tried: frozenset[RelPath] = frozenset()
+        self._connected: frozenset[Session] = frozenset()
+        self._trouble: dict[RelPath, Problem] = {}
+        """What else kept a file from being mended at the last try, such as a full disk."""
+        self._pause_s = _FIRST_PAUSE_S
+        self._due = math.inf
+
+    def next_retry(self) -> float | None:
+        """Seconds until `mend` is to be called again; None when nothing waits so."""
+        return None if self._due == math.inf else max(0.0, self._due - self._clock.monotonic())
+
+    def hurry(self) -> None:
+        """Something happened by which more may be had: the next call tries all again."""
+        self._tried = frozenset()
+
+    async def mend(self) -> bool:
+        """Mend what can be; whether anything was. Not beside a pull: both stage contents. Raises
+        RootUnavailableError."""
+        if not (await self._index.counts()).damaged:
+            self._rest()
+            return False
+        damaged = await self._index.damaged(_MOST)
+        if not self._is_time(damaged):
+            self._tell(damaged)
+            return False
+        self._trouble.clear()
+        self._tell(damaged)
+        mended = await self._mend_small([each for each in damaged if is_small(each[1].entry)])
+        for each in damaged:
+            if not is_small(each[1].entry):
+                mended += await self._mend_large(each)
+        left = await self._index.damaged(_MOST)
+        self._tell(left)
+        if not left:
+            self._rest()
+        return mended > 0
+
+    def _rest(self) -> None:
+        self._problems.replace_all(SOURCE, [])
+        self._tried, self._pause_s, self._due = frozenset(), _FIRST_PAUSE_S, math.inf
+
+    def _is_time(self, damaged: Sequence[_Damaged]) -> bool:
+        now, connected = self._clock.monotonic(), self._contents.connected()
+        paths = frozenset(path for path, _ in damaged)
+        if not paths <= self._tried or not connected <= self._connected:
+            self._pause_s = _FIRST_PAUSE_S
+        elif now < self._due:
+            return False
+        else:
+            self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
+        self._tried, self._connected, self._due = paths, connected, now + self._pause_s
+        return True
+
+    def _tell(self, damaged: Sequence[_Damaged]) -> None:
+        why = _REASON + (_MENDING if self._connected else _ALONE)
+        problems = [self._trouble.get(path, Problem(path, why, _NEXT_STEP)) for path, _ in damaged]
+        self._problems.replace_all(SOURCE, problems)
+
+    # --- contents --------------------------------------------------------------------------
+
+    def _file(self, path: RelPath, held: Held) -> FileWanted:
+        peers = frozenset(session.peer for session in self._connected)
+        return FileWanted(path, held.entry, peers)
+
+    async def _mend_small(self, damaged: Sequence[_Damaged]) -> int:
+        mended, group, size = 0, list[_Damaged](), 0
+        for each in damaged:
+            group.append(each)
+            size += each[1].entry.size
+            if size >= _GROUP_BYTES:
+                mended += await self._mend_group(group)
+                group, size = [], 0
+        return mended + await self._mend_group(group)
+
+    async def _mend_group(self, group: Sequence[_Damaged]) -> int:
+        if not group:
+            return 0
+        outcomes = await self._contents.stage_small([self._file(*each) for each in group])
+        ready = []
+        for path, held in group:
+            outcome = outcomes.get(path)
+            if isinstance(outcome, Staged):
+                ready.append((path, held, outcome))
+            elif outcome is not None:
+                self._trouble[path] = self._disk.kind_of_problem(outcome, path)
+        return await whole(self._place(ready))
+
+    async def _mend_large(self, damaged: _Damaged) -> int:
+        path, held = damaged
+        content = held.entry.content
+        if not self._connected and not await self._index.find_contents([content]):
+            # It would be copied, to wait for a chunk that nobody has.
+            return 0
+        try:
+            staged = await self._contents.stage_large(self._file(path, held))
+        except OSError as error:
+            self._trouble[path] = self._disk.kind_of_problem(error, path)
+            return 0
+        return 0 if staged is None else await whole(self._place([(path, held, staged)]))
+
+    # --- commits ---------------------------------------------------------------------------
+
+    async def _place(self, ready: Sequence[tuple[RelPath, Held, Staged]]) -> int:
+        async with self._turn:
+            now = await self._index.held([path for path, _, _ in ready])
+            current = [each for each in ready if now.get(each[0]) == each[1]]
+            steps = [
+                Step(Action.PLACE, path, held.entry, held.fingerprint, staged.name)
+                for path, held, staged in current
+            ]
+            results: list[Result] = []
+            if steps:
+                results = await asyncio.to_thread(self._disk.commit, steps, damaged=True)
+            done = [result for result in results if result.outcome is Outcome.DONE]
+            if done:
+                # As it was, under a new number: peers may be told of it again.
+                rows = [Row(each.step.path, each.step.entry, each.fingerprint) for each in done]
+                await self._index.record(rows)
+        placed = {result.step.path for result in done}
+        await self._contents.drop(staged for path, _, staged in ready if path not in placed)
+        for result in results:
+            if result.problem is not None:
+                self._trouble[result.step.path] = result.problem
+        if len(placed) < len(ready):
+            self._local.mark(path for path, _, _ in ready if path not in placed)
+        return len(done)
