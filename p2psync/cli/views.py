@@ -100,7 +100,11 @@ def finding_lines(folder: Json) -> list[str]:
         became = "is damaged" if finding["state"] == "damaged" else "was damaged, and is no more"
         lines.append(shown(f"  {finding['path']}: {became} (found {finding['found']})"))
     left = len(folder["verify"]["findings"]) - _MAX_PROBLEMS
-    return [*lines, f"  … and {left} more (`p2psync verify --json`)."] if left > 0 else lines
+    if left > 0:
+        lines.append(f"  … and {left} more (`p2psync verify --json`).")
+    if any(finding["state"] == "mended" for finding in folder["verify"]["findings"]):
+        lines.append(shown(f"  What was replaced is kept in “{folder['path']}/.p2psync/damaged”."))
+    return lines
 
 
 def _device_lines(devices: Sequence[Json]) -> list[str]:

@@ -113,6 +113,7 @@ class Folder:
             self.turn,
             edited=self.local.mark,
             damaged=self.may_be_mended,
+            recorded=self._announce,
         )
         contents = Contents(spec.name, index, disk, lambda: self._exchanges.sessions())
         self._puller = Puller(
@@ -128,7 +129,9 @@ class Folder:
             committed=self._announce,
             suspect=self._integrity.suspect,
         )
-        self._mender = Mender(index, disk, clock, contents, self.local, self.problems, self.turn)
+        self._mender = Mender(
+            index, disk, clock, contents, self.local, self._integrity, self.problems, self.turn
+        )
         self.verifier = Verifier(
             spec.name,
             index,

@@ -59,9 +59,10 @@ class Integrity:
         *,
         edited: Callable[[Iterable[RelPath]], None],
         damaged: Callable[[], None],
+        recorded: Callable[[], None],
     ) -> None:
         """`edited` is told of paths that the scan has to look at; `damaged` is called when a file
-        was newly found so."""
+        was newly found so, or well again; `recorded` after a row was."""
         self._folder = folder
         self._index = index
         self._disk = disk
@@ -69,6 +70,7 @@ class Integrity:
         self._turn = turn
         self._edited = edited
         self._damaged = damaged
+        self._recorded = recorded
         self._suspects: dict[RelPath, float] = {}
         """When each is to be judged (monotonic clock)."""
         self._wake = asyncio.Event()
@@ -143,6 +145,8 @@ class Integrity:
             if content == held.entry.content:
                 # Under a new number: peers may be told of it again.
                 await self._index.record([Row(path, held.entry, known)])
+                self._recorded()
+                self._damaged()
                 return Verdict.SOUND
             if held.damage is not None:
                 return Verdict.DAMAGED

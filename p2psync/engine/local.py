@@ -56,6 +56,8 @@ class Brakes(NamedTuple):
 
 _Identity = tuple[int, int, int]
 """What a rename leaves as it is."""
+_Lost = Mapping[tuple[_Identity, bytes], bytes]
+"""Of damaged files, by what they are: the content that they should have."""
 
 
 def _identity(mark: Fingerprint) -> _Identity:
@@ -232,7 +234,7 @@ class LocalChanges:
         content: Hashed | None,
         read: Fingerprint,
         held: Held | None,
-        lost: Mapping[bytes, bytes],
+        lost: _Lost,
         rows: list[Row],
         refreshed: list[tuple[RelPath, Fingerprint]],
     ) -> None:
@@ -244,9 +246,9 @@ class LocalChanges:
             seen = Observation(read.kind, item.target)
         entry = held.entry if held is not None else None
         manifest = content.manifest if content is not None else None
-        damage = seen.content if _is_damaged(held, read) and seen.content in lost else None
-        if damage is not None:
-            seen, manifest = seen._replace(content=lost[damage]), None
+        damage, meant = None, _meant(held, read, seen.content, lost)
+        if meant is not None:
+            damage, seen, manifest = seen.content, seen._replace(content=meant), None
         if not is_new(entry, seen):
             if held is not None and held.damage is not None and damage is None:
                 # Somebody put the right bytes back: peers may be told of it again.
@@ -258,12 +260,15 @@ class LocalChanges:
         new = successor(entry, seen, dot, now_ns=self._clock.now_ns(), author=self.author)
         rows.append(Row(item.path, new, read, manifest, damage))
 
-    async def _lost(self) -> dict[bytes, bytes]:
-        """Of files known to be damaged: the content that each should have, by what it has."""
+    async def _lost(self) -> _Lost:
         if not (await self._index.counts()).damaged:
             return {}
         damaged = await self._index.damaged(_MOST_DAMAGED)
-        return {held.damage: held.entry.content for _, held in damaged if held.damage}
+        return {
+            (_identity(held.fingerprint), held.damage): held.entry.content
+            for _, held in damaged
+            if held.damage and held.fingerprint
+        }
 
     def _look_again(self, path: RelPath) -> None:
         self._later[path] = self._clock.monotonic() + _RETRY_S
@@ -371,13 +376,14 @@ class LocalChanges:
         ]
 
 
-def _is_damaged(held: Held | None, read: Fingerprint) -> bool:
-    """Whether bytes that are known to be damaged are so at this path: where they were moved to it,
-    or were not given another time, by which a person says that they are as they should be."""
-    if held is None or not held.entry.is_live:
-        return True
-    mark = held.fingerprint
-    return held.damage is not None and mark is not None and mark.mtime_ns == read.mtime_ns
+def _meant(held: Held | None, read: Fingerprint, content: bytes, lost: _Lost) -> bytes | None:
+    """Where the bytes read are known to be damaged, at this path or moved to it: the content that
+    they should be. Not so if the file has another time: a person says that it is right. Equal bytes
+    in another file may be meant so: much damage is the same, such as nothing but zeros."""
+    mark = held.fingerprint if held is not None and content and held.damage == content else None
+    if held is not None and mark is not None and mark.mtime_ns == read.mtime_ns:
+        return held.entry.content
+    return lost.get((_identity(read), content))
 
 
 def _is_large(item: Seen) -> bool:

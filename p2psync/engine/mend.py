@@ -5,11 +5,13 @@ could be had, the damaged file stays where it is. What is replaced is kept, apar
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Sequence
 
 from p2psync.core.relpath import RelPath
 from p2psync.engine.content import Contents, FileWanted, Staged, is_small
+from p2psync.engine.integrity import Integrity
 from p2psync.engine.local import LocalChanges
 from p2psync.engine.problems import Problems
 from p2psync.engine.session import Session
@@ -18,6 +20,7 @@ from p2psync.ports import (
     Action,
     Clock,
     Disk,
+    FileChangedError,
     FolderIndex,
     Held,
     Outcome,
@@ -31,6 +34,8 @@ SOURCE = "damage"
 _MOST = 1000
 """Files to be mended at a time."""
 _GROUP_BYTES = 64 * 1024 * 1024
+_LEAST_PAUSE_S = 5.0
+"""However often a peer tells of damaged files: a try may read much."""
 _FIRST_PAUSE_S = 60.0
 _LONGEST_PAUSE_S = 3600.0
 
@@ -41,6 +46,8 @@ _NEXT_STEP = (
     "It is mended by itself as soon as a device has its bytes; or put it back from a backup. If it "
     "is right as it is, `touch` it. Check the disk."
 )
+_IN_USE = "It is damaged, and a program has it open for writing."
+_CLOSE_IT = "Close it there; what that program wrote is kept."
 
 _Damaged = tuple[RelPath, Held]
 
@@ -53,6 +60,7 @@ class Mender:
         clock: Clock,
         contents: Contents,
         local: LocalChanges,
+        integrity: Integrity,
         problems: Problems,
         turn: asyncio.Lock,
     ) -> None:
@@ -67,16 +75,20 @@ class Mender:
         self._connected: frozenset[Session] = frozenset()
         self._trouble: dict[RelPath, Problem] = {}
         """What else kept a file from being mended at the last try, such as a full disk."""
+        self._integrity = integrity
         self._pause_s = _FIRST_PAUSE_S
+        self._tried_at = -math.inf
         self._due = math.inf
+        """When all is tried again (monotonic clock)."""
 
     def next_retry(self) -> float | None:
         """Seconds until `mend` is to be called again; None when nothing waits so."""
         return None if self._due == math.inf else max(0.0, self._due - self._clock.monotonic())
 
     def hurry(self) -> None:
-        """Something happened by which more may be had: the next call tries all again."""
-        self._tried = frozenset()
+        """Something happened by which more may be had: all is tried again soon."""
+        self._pause_s = _FIRST_PAUSE_S
+        self._due = min(self._due, self._tried_at + _LEAST_PAUSE_S)
 
     async def mend(self) -> bool:
         """Mend what can be; whether anything was. Not beside a pull: both stage contents. Raises
@@ -90,6 +102,7 @@ class Mender:
             return False
         self._trouble.clear()
         self._tell(damaged)
+        damaged = await self._still_damaged(damaged)
         mended = await self._mend_small([each for each in damaged if is_small(each[1].entry)])
         for each in damaged:
             if not is_small(each[1].entry):
@@ -99,6 +112,15 @@ class Mender:
         if not left:
             self._rest()
         return mended > 0
+
+    async def _still_damaged(self, damaged: list[_Damaged]) -> list[_Damaged]:
+        """Without what could not be read and can be again, as after a cable came loose."""
+        unread = [path for path, held in damaged if not held.damage]
+        if not unread:
+            return damaged
+        for path in unread:
+            await self._integrity.judge(path, again=True)
+        return await self._index.damaged(_MOST)
 
     def _rest(self) -> None:
         self._problems.replace_all(SOURCE, [])
@@ -113,7 +135,8 @@ class Mender:
             return False
         else:
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        self._tried, self._connected, self._due = paths, connected, now + self._pause_s
+        self._tried, self._connected, self._tried_at = paths, connected, now
+        self._due = now + self._pause_s
         return True
 
     def _tell(self, damaged: Sequence[_Damaged]) -> None:
@@ -169,6 +192,8 @@ class Mender:
         async with self._turn:
             now = await self._index.held([path for path, _, _ in ready])
             current = [each for each in ready if now.get(each[0]) == each[1]]
+            used = await asyncio.to_thread(self._being_written, [path for path, _, _ in current])
+            current = [each for each in current if each[0] not in used and not _is_racy(each[1])]
             steps = [
                 Step(Action.PLACE, path, held.entry, held.fingerprint, staged.name)
                 for path, held, staged in current
@@ -186,6 +211,25 @@ class Mender:
         for result in results:
             if result.problem is not None:
                 self._trouble[result.step.path] = result.problem
+        for path in used:
+            self._trouble[path] = Problem(path, _IN_USE, _CLOSE_IT)
         if len(placed) < len(ready):
             self._local.mark(path for path, _, _ in ready if path not in placed)
         return len(done)
+
+    def _being_written(self, paths: Sequence[RelPath]) -> set[RelPath]:
+        """Runs in a worker thread. What is written to a file after it was replaced would be lost to
+        sight."""
+        used = set()
+        for path in paths:
+            # What is gone, or cannot be opened, the commit sees.
+            with contextlib.suppress(FileChangedError, OSError):
+                if self._disk.is_being_written(path):
+                    used.add(path)
+        return used
+
+
+def _is_racy(held: Held) -> bool:
+    """Whether the file may have been edited in the very tick of its last read: the scan reads it
+    again first."""
+    return held.fingerprint is None or held.fingerprint.racy

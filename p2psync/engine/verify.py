@@ -25,6 +25,8 @@ _GROUP_FILES = 200
 _LEAST_BYTES = 64 * 1024
 """What a file counts for at least: to find a small one takes the disk as long as to read these."""
 _SHORTEST_SLEEP_S = 0.02
+_LONGEST_SLEEP_S = 1.0
+"""So soon a new rate is heeded."""
 _TROUBLE_S = 30.0
 _SAVE_EVERY_S = 30.0
 
@@ -83,6 +85,7 @@ class Verifier:
         """Read everything from the beginning, or go on with what is under way; `rate`: in bytes a
         second, from now on to the end of it."""
         self._rate = rate or self._schedule.rate
+        self._free_at = 0.0
         self._asked = not self.is_running or self._asked
         self._wake.set()
 
@@ -159,7 +162,7 @@ class Verifier:
     async def _verify(self, path: RelPath, held: Held) -> Verdict:
         await self._keep_to_rate(max(0, _LEAST_BYTES - held.entry.size))
         if held.damage is not None:
-            return await self._integrity.judge(path, again=True)
+            return await self._judge(path, held)
         entry = held.entry
         chunks = (
             (Chunk(Digest(entry.content), entry.size),)
@@ -170,9 +173,18 @@ class Verifier:
         for digest, size in chunks or ():
             await self._keep_to_rate(size)
             if not await asyncio.to_thread(self._is_right, Place(path, at, size), digest):
-                return await self._integrity.judge(path)
+                return await self._judge(path, held)
             at += size
         return Verdict.SOUND
+
+    async def _judge(self, path: RelPath, held: Held) -> Verdict:
+        verdict = await self._integrity.judge(path, again=True)
+        if verdict in (Verdict.SOUND, Verdict.DAMAGED):
+            # All of it was read.
+            self._charge(held.entry.size)
+        elif verdict is Verdict.BUSY:
+            self._integrity.suspect([path])
+        return verdict
 
     def _is_right(self, place: Place, digest: Digest) -> bool:
         """Runs in a worker thread."""
@@ -184,8 +196,9 @@ class Verifier:
 
     async def _keep_to_rate(self, size: int) -> None:
         """Wait until as many bytes may be read."""
-        now = self._clock.monotonic()
-        due = max(self._free_at, now)
-        self._free_at = due + size / self._rate
-        if due - now >= _SHORTEST_SLEEP_S:
-            await self._sleep(due - now)
+        while (left := self._free_at - self._clock.monotonic()) >= _SHORTEST_SLEEP_S:
+            await self._sleep(min(left, _LONGEST_SLEEP_S))
+        self._charge(size)
+
+    def _charge(self, size: int) -> None:
+        self._free_at = max(self._free_at, self._clock.monotonic()) + size / self._rate

@@ -112,7 +112,7 @@ class LocalDisk:
 
     def commit(self, steps: Sequence[Step], *, damaged: bool = False) -> list[Result]:
         with self._tree() as tree, self._changing:
-            aside = Aside(tree, self._now_ns)
+            aside = Aside(tree, self._now_ns, damaged=damaged)
             commit = Commit(tree, self._mover, aside, self._now_ns)
             try:
                 results = commit.run(steps)
@@ -127,7 +127,7 @@ class LocalDisk:
         with contextlib.suppress(OSError):
             for slot in slots:
                 if self._trash.keeps or damaged:
-                    self._trash.take(tree, slot, damaged=damaged)
+                    self._trash.take(tree, slot)
                 else:
                     discard_tree(staging_area(tree), slot)
 

@@ -7,6 +7,7 @@ Tests put something between these calls; nothing else here may touch a folder's 
 import ctypes
 import errno
 import fcntl
+import mmap
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -100,7 +101,10 @@ class System:
 
     def forget_cached(self, descriptor: int, size: int, offset: int) -> None:
         """What is read next of these bytes comes from the disk, unless someone else uses them."""
-        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
+        # Of pages that are told in part nothing is forgotten.
+        begin = offset - offset % mmap.PAGESIZE
+        end = offset + size + -(offset + size) % mmap.PAGESIZE
+        os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
     def is_open_for_writing(self, descriptor: int) -> bool:
         """Whether anyone has the file open for writing, or mapped so; False where the system does

@@ -4,8 +4,9 @@ What a group displaces lies in `.p2psync/tmp/displaced-YYYYMMDDTHHMMSS-N/` under
 when the group is done that directory becomes `.p2psync/trash/YYYY-MM-DD/HHMMSS-N/` (UTC) in one
 rename. So a crash leaves nothing nameless: `recover` does what was left to do.
 
-Files that were found damaged and replaced go to `.p2psync/damaged` in the same way, and nothing is
-ever removed from there: they may be an edit that no fingerprint could show.
+Files that were found damaged and replaced go by `.p2psync/tmp/damaged-…` to `.p2psync/damaged` in
+the same way, and nothing is ever removed from there: they may be an edit that no fingerprint could
+show.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from p2psync.files.tree import ABSENT, Tree
 TRASH_AREA = RelPath(f"{INTERNAL}/{TRASH}")
 DAMAGED_AREA = RelPath(f"{INTERNAL}/{DAMAGED}")
 
-_DISPLACED = re.compile(r"displaced-(\d{4})(\d\d)(\d\d)T(\d{6})-(\d+)")
+_DISPLACED = re.compile(r"(displaced|damaged)-(\d{4})(\d\d)(\d\d)T(\d{6})-(\d+)")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _DAY_NS = 86_400 * 10**9
 _Kept = tuple[str, str]
@@ -35,8 +36,9 @@ _Kept = tuple[str, str]
 class Aside:
     """Holds what one group displaces, in a directory of its own, or several where paths collide."""
 
-    def __init__(self, tree: Tree, now_ns: Callable[[], int]) -> None:
+    def __init__(self, tree: Tree, now_ns: Callable[[], int], *, damaged: bool = False) -> None:
         self._tree = tree
+        self._prefix = "damaged" if damaged else "displaced"
         self._now_ns = now_ns
         self._slots: dict[str, Tree] = {}
         self._taken: set[RelPath] = set()
@@ -55,7 +57,7 @@ class Aside:
         moment = _moment(self._now_ns())
         number = 1
         while True:
-            name = f"displaced-{moment:%Y%m%dT%H%M%S}-{number}"
+            name = f"{self._prefix}-{moment:%Y%m%dT%H%M%S}-{number}"
             try:
                 self._tree.system.make_directory(area, name, 0o700)
                 break
@@ -92,11 +94,12 @@ class Trash:
     def keeps(self) -> bool:
         return self._config.max_bytes > 0
 
-    def take(self, tree: Tree, slot: str, *, damaged: bool = False) -> None:
+    def take(self, tree: Tree, slot: str) -> None:
         """Keep what was displaced under the directory of that name."""
         match = _DISPLACED.fullmatch(slot)
         assert match is not None
-        year, month, day, time, number = match.groups()
+        what, year, month, day, time, number = match.groups()
+        damaged = what == "damaged"
         kept_day = f"{year}-{month}-{day}"
         size = _size_of(staging_area(tree), slot)
         if size is None:

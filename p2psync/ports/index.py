@@ -165,7 +165,7 @@ class FolderIndex(Protocol):
         """The damaged files, in path order."""
 
     async def findings(self) -> list[Finding]:
-        """What was found damaged last, the newest first; bounded."""
+        """What was found damaged: what still is, then the rest, the newest first; bounded."""
 
     async def scrub(self) -> Scrub: ...
     async def save_scrub(self, scrub: Scrub) -> None: ...

@@ -13,6 +13,7 @@ from p2psync.storage.packing import pack, unpack_held
 
 MAX_FINDINGS = 200
 """Of files that are damaged no more; the oldest are forgotten."""
+MAX_TOLD = 1000
 
 
 def store_damages(
@@ -26,9 +27,18 @@ def store_damages(
         "INSERT OR REPLACE INTO findings VALUES (?, ?)", [(each.path, now_ns) for each in damages]
     )
     connection.execute(
-        "DELETE FROM findings WHERE path NOT IN "
-        "(SELECT path FROM findings ORDER BY found_ns DESC, path LIMIT ?)",
+        "DELETE FROM findings "
+        "WHERE path NOT IN (SELECT path FROM findings ORDER BY found_ns DESC, path LIMIT ?) "
+        "AND path NOT IN (SELECT path FROM held WHERE damage IS NOT NULL)",
         (MAX_FINDINGS,),
+    )
+
+
+def store_moved(connection: sqlite3.Connection, paths: Sequence[RelPath]) -> None:
+    """Damaged files were found at these paths: the ones that were found earlier elsewhere."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO findings SELECT ?, coalesce(max(found_ns), 0) FROM findings",
+        [(path,) for path in paths],
     )
 
 
@@ -44,7 +54,9 @@ def load_damaged(connection: sqlite3.Connection, limit: int) -> list[tuple[RelPa
 def load_findings(connection: sqlite3.Connection) -> list[Finding]:
     rows = connection.execute(
         "SELECT findings.path, found_ns, held.damage IS NOT NULL FROM findings "
-        "LEFT JOIN held ON held.path = findings.path ORDER BY found_ns DESC, findings.path"
+        "LEFT JOIN held ON held.path = findings.path "
+        "ORDER BY held.damage IS NULL, found_ns DESC, findings.path LIMIT ?",
+        (MAX_TOLD,),
     )
     return [Finding(RelPath(path), found_ns, bool(damaged)) for path, found_ns, damaged in rows]
 

@@ -92,6 +92,7 @@ class SqliteFolderIndex(IndexBase):
             state = self._state
             before = measure(connection, held=recorded, wanted=offered)
             table.store_rows(connection, rows, start=state.sequence + 1)
+            damage.store_moved(connection, [row.path for row in rows if row.damage is not None])
             for row in rows:
                 self._unreferenced.discard(row.entry.content)
                 if row.manifest is not None:

@@ -48,6 +48,7 @@ def test_it_waits_until_all_is_read_and_mended(cli: CommandLine, control: FakeCo
     assert result.out.splitlines() == [
         "Verified “Sync” on 2026-03-01T11:00:00Z: 3 files (2.0 KiB), 1 damaged.",
         "  a: was damaged, and is no more (found 2026-03-01T10:30:00Z)",
+        "  What was replaced is kept in “/home/ana/Sync/.p2psync/damaged”.",
     ]
     assert control.calls[0] == ("verify", {"name": "Sync", "rate": 5e6})
 
@@ -66,6 +67,26 @@ def test_what_stays_damaged_is_a_failure_with_a_code_of_its_own(
     assert told.json()["folders"][0]["findings"][0]["state"] == "damaged"
 
 
+def test_it_tells_how_far_it_is_but_not_to_programs(
+    cli: CommandLine, control: FakeControl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_FIRST_TELLING_S", "_TELL_EVERY_S"):
+        monkeypatch.setattr(module, name, 0.0)
+    running = {**DONE, "running": True, "finished": None}
+    answer(control, running, DONE)
+    assert cli("verify").err.splitlines() == [
+        "Verifying “Sync”: 3 files (2.0 KiB) of 3 (2.0 KiB) read, 1 damaged."
+    ]
+    answer(control, running, DONE)
+    assert cli("verify", "--json").err == ""
+
+
+def test_without_a_rate_the_daemon_chooses(cli: CommandLine, control: FakeControl) -> None:
+    answer(control, DONE)
+    assert cli("verify").code == 0
+    assert control.calls[0] == ("verify", {"name": None, "rate": None})
+
+
 def test_it_can_be_left_to_the_daemon(cli: CommandLine, control: FakeControl) -> None:
     answer(control, {**DONE, "running": True, "finished": None, "files": 1, "bytes": 24})
     result = cli("verify", "--no-wait")
@@ -76,7 +97,7 @@ def test_it_can_be_left_to_the_daemon(cli: CommandLine, control: FakeControl) ->
 
 def test_many_findings_are_told_in_part(cli: CommandLine, control: FakeControl) -> None:
     answer(control, {**DONE, "findings": [finding(f"{n}", "mended") for n in range(25)]})
-    assert cli("verify").out.splitlines()[-1] == "  … and 5 more (`p2psync verify --json`)."
+    assert cli("verify").out.splitlines()[-2] == "  … and 5 more (`p2psync verify --json`)."
 
 
 def test_without_folders_there_is_nothing_to_do(cli: CommandLine, control: FakeControl) -> None:

@@ -6,7 +6,7 @@ import random
 import blake3
 import pytest
 
-from p2psync.core.entry import Entry
+from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import Digest
 from p2psync.core.relpath import RelPath
 from p2psync.engine.integrity import Verdict
@@ -158,7 +158,9 @@ async def test_a_disk_that_is_well_again_ends_the_damage(alone: Device) -> None:
     assert await verdict_on(alone, again=True) is Verdict.DAMAGED
     alone.disk.mend()
 
+    announced = alone.announced
     assert await verdict_on(alone, again=True) is Verdict.SOUND
+    assert alone.announced == announced + 1
     await alone.work()
     assert not await is_damaged(alone)
     assert told(alone) == []
@@ -358,6 +360,54 @@ async def test_a_peer_that_gets_it_back_from_a_backup_mends_it_here(
     assert told(ada) == told(bob) == []
 
 
+async def test_what_can_be_read_again_is_not_replaced(
+    lab: Lab, pair: tuple[Device, Device]
+) -> None:
+    ada, bob = pair
+    ada.disk.fail("hash_file", "plan", errno.EIO)
+    assert await verdict_on(ada) is Verdict.DAMAGED
+    ada.disk.mend()
+    bob.requests = 0
+
+    assert await lab.converge([ada, bob]) == {"plan": b"as it was written"}
+    assert (ada.disk.set_aside(), bob.requests) == ([], 0)
+    assert told(ada) == []
+
+
+async def test_what_a_program_may_write_to_is_not_replaced_under_it(
+    lab: Lab, pair: tuple[Device, Device]
+) -> None:
+    ada, bob = pair
+    ada.disk.rot("plan")
+    await verdict_on(ada)
+    ada.disk.written.add("plan")
+    await ada.work()
+    assert await is_damaged(ada)
+    assert [reason for reason in told(ada) if "open for writing" in reason]
+    assert ada.disk.set_aside() == []
+
+    ada.disk.written.clear()
+    lab.clock.advance(61)
+    assert await lab.converge([ada, bob]) == {"plan": b"as it was written"}
+
+
+async def test_a_peer_cannot_make_it_try_without_a_pause(lab: Lab, alone: Device) -> None:
+    alone.disk.fail("hash_file", "plan", errno.EIO)
+    await verdict_on(alone)
+    await alone.work()
+    alone.disk.calls.clear()
+    for _ in range(5):
+        alone.may_be_mended()
+        await alone.mender.mend()
+    assert "hash_file" not in alone.disk.calls
+
+    wait = alone.mender.next_retry()
+    assert wait is not None and 0 < wait <= 5
+    lab.clock.advance(wait)
+    await alone.mender.mend()
+    assert "hash_file" in alone.disk.calls
+
+
 async def test_a_full_disk_is_told_and_it_is_tried_again(
     lab: Lab, pair: tuple[Device, Device]
 ) -> None:
@@ -419,6 +469,50 @@ async def test_moved_elsewhere_it_is_still_what_it_should_be(
 
     assert await lab.converge([ada, bob]) == {"old plan": b"as it was written"}
     assert not await is_damaged(ada, "old plan")
+
+
+async def test_moved_over_another_file_it_is_still_what_it_should_be(
+    lab: Lab, pair: tuple[Device, Device]
+) -> None:
+    ada, bob = pair
+    ada.disk.write("other", "something else")
+    await lab.converge([ada, bob])
+    ada.disk.rot("plan")
+    await verdict_on(ada)
+    lab.clock.advance(1)
+    ada.disk.remove("other")
+    ada.disk.rename("plan", "other")
+
+    assert await lab.converge([ada, bob]) == {"other": b"as it was written"}
+
+
+async def test_another_file_with_the_same_bytes_is_meant_so(lab: Lab, alone: Device) -> None:
+    alone.disk.rot("plan")
+    rotten = alone.disk.tree()["plan"]
+    assert isinstance(rotten, bytes)
+    await verdict_on(alone)
+    lab.clock.advance(1)
+    mtime_ns = (await entry_of(alone)).mtime_ns
+    alone.disk.write("copy", rotten, mtime_ns=mtime_ns)
+    await alone.work()
+
+    assert (await entry_of(alone, "copy")).content == blake3.blake3(rotten).digest()
+    assert not await is_damaged(alone, "copy")
+
+
+async def test_a_directory_in_the_place_of_an_unreadable_file_is_one(
+    lab: Lab, alone: Device
+) -> None:
+    alone.disk.write("plan", "as of old", mtime_ns=0)
+    await alone.work()
+    alone.disk.fail("hash_file", "plan", errno.EIO)
+    assert await verdict_on(alone) is Verdict.DAMAGED
+    alone.disk.remove("plan")
+    alone.disk.make_directory("plan")
+    await alone.work()
+
+    assert (await entry_of(alone)).kind is Kind.DIRECTORY
+    assert not await is_damaged(alone)
 
 
 async def test_an_edit_of_a_peer_replaces_it(lab: Lab, pair: tuple[Device, Device]) -> None:

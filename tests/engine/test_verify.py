@@ -122,6 +122,41 @@ async def test_it_reads_no_faster_than_it_is_told_to(lab: Lab, full: Device) -> 
     assert 1.0 < took <= (len(BIG) + 2 * 64 * KIB) / (KIB * KIB)
 
 
+async def test_a_faster_rate_is_heeded_at_once(lab: Lab, full: Device) -> None:
+    one = verifier(full, lab, Schedule(rate=1e-6))
+    begun = lab.clock.monotonic()
+    slept = lab.clock.advance
+
+    async def sleep(seconds: float) -> None:
+        slept(seconds)
+        one.start(1e9)
+
+    one._sleep = sleep
+    await one.read_all()
+    assert lab.clock.monotonic() - begun < 5
+
+
+async def test_what_is_being_written_is_judged_when_it_no_longer_is(lab: Lab, full: Device) -> None:
+    full.disk.rot("z")
+    full.disk.written.add("z")
+    assert (await verifier(full, lab).read_all()).damaged == 0
+    await full.integrity.judge_suspects()
+    assert await damaged(full) == []
+
+    full.disk.written.clear()
+    lab.clock.advance(61)
+    await full.integrity.judge_suspects()
+    assert await damaged(full) == ["z"]
+
+
+async def test_to_judge_a_file_counts_as_reading_it(lab: Lab, full: Device) -> None:
+    full.disk.rot("d/big")
+    begun = lab.clock.monotonic()
+    await verifier(full, lab, Schedule(rate=KIB * KIB)).read_all()
+    # The first chunk, then all of it.
+    assert lab.clock.monotonic() - begun > 2.0
+
+
 async def test_it_goes_on_where_it_was_interrupted(lab: Lab, full: Device) -> None:
     first = chunked(BIG)[0]
 

@@ -121,6 +121,19 @@ def test_a_fresh_read_asks_the_disk_and_leaves_nothing_remembered(
     assert folder.disk.hash_file(rel("it"), fresh=True) == folder.disk.hash_file(rel("it"))
 
 
+def test_whole_pages_are_forgotten_since_the_system_leaves_parts_of_them(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write("it", bytes_of(1, 5 * mmap.PAGESIZE))
+    asked: set[tuple[int, int]] = set()
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda _, offset, size, advice: asked.add((offset, size))
+    )
+
+    folder.disk.read(Place(rel("it"), mmap.PAGESIZE + 1, mmap.PAGESIZE), fresh=True)
+    assert asked == {(mmap.PAGESIZE, 2 * mmap.PAGESIZE)}
+
+
 def test_a_fresh_read_is_a_read_where_the_system_cannot_forget(
     folder: Folder, system: InterposedSystem
 ) -> None:

@@ -1,3 +1,4 @@
+import errno
 import os
 from pathlib import Path
 
@@ -71,6 +72,28 @@ def test_what_was_damaged_has_a_place_of_its_own_and_stays_there(
     assert (folder.trash(), folder.left_in_staging()) == ([], [])
     release_root(folder.root, TOKEN)
     assert damaged.exists()
+
+
+def test_what_was_damaged_is_kept_after_a_crash_too(tmp_path: Path) -> None:
+    system = InterposedSystem()
+    folder = make_folder(tmp_path / "other", system, max_bytes=0)
+    place(folder.disk, "it", file(b"rot"))
+    mending = step(folder.disk, "it", file(b"new"), expected=seen(folder.disk, "it"))
+
+    def full(name: str, args: tuple[object, ...]) -> None:
+        if name == "make_directory" and args[1] == "damaged":
+            raise OSError(errno.ENOSPC, "full")
+
+    system.before = full
+    folder.disk.commit([mending], damaged=True)
+    (left,) = folder.left_in_staging()
+    assert left.startswith("damaged-")
+    system.before = lambda *_: None
+    folder.reopen(max_bytes=0).prune_trash()
+
+    damaged = folder.root / ".p2psync/damaged/2030-03-17/174640-1/it"
+    assert damaged.read_bytes() == b"rot"
+    assert folder.left_in_staging() == []
 
 
 def test_the_oldest_goes_first_until_the_rest_fits(tmp_path: Path) -> None:

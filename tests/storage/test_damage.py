@@ -123,6 +123,30 @@ async def test_files_are_read_in_path_order(index: SqliteFolderIndex) -> None:
     assert paths(await index.files_after("b", 2)) == ["c"]
 
 
+async def test_what_still_is_damaged_is_told_first_and_never_forgotten(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record([row("a", file("a"))])
+    await index.mark_damaged([rotten("a", file("a"))], now_ns=1)
+    for number in range(damage.MAX_FINDINGS + 5):
+        await index.mark_damaged([rotten(f"{number}", file("a"))], now_ns=number + 2)
+
+    assert (await index.findings())[0] == Finding(RelPath("a"), 1, is_damaged=True)
+
+
+async def test_what_was_moved_is_a_finding_where_it_is_now(index: SqliteFolderIndex) -> None:
+    await index.record([row("a", file("a"))])
+    await index.mark_damaged([rotten("a", file("a"))], now_ns=5)
+
+    moved = row("b", file("a", counter=2))._replace(damage=content("rot"))
+    await index.record([moved, row("a", tombstone(counter=3))])
+
+    assert await index.findings() == [
+        Finding(RelPath("b"), 5, is_damaged=True),
+        Finding(RelPath("a"), 5, is_damaged=False),
+    ]
+
+
 async def test_old_findings_are_forgotten(index: SqliteFolderIndex) -> None:
     many = damage.MAX_FINDINGS + 5
     for number in range(many):

@@ -73,9 +73,6 @@ class Device:
             committed=self.announce,
             suspect=lambda paths: self.integrity.suspect(paths),
         )
-        self.mender = Mender(
-            index, disk, lab.clock, self.contents, self.local, self.problems, self.turn
-        )
         self.integrity = Integrity(
             FOLDER,
             index,
@@ -84,6 +81,17 @@ class Device:
             self.turn,
             edited=self.local.mark,
             damaged=self.may_be_mended,
+            recorded=self.announce,
+        )
+        self.mender = Mender(
+            index,
+            disk,
+            lab.clock,
+            self.contents,
+            self.local,
+            self.integrity,
+            self.problems,
+            self.turn,
         )
         self.supplier = Supplier(index, disk, self.integrity.suspect)
         self.requests = 0
