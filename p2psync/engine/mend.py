@@ -36,6 +36,8 @@ _MOST = 1000
 _GROUP_BYTES = 64 * 1024 * 1024
 _LEAST_PAUSE_S = 5.0
 """However often a peer tells of damaged files: a try may read much."""
+_JUDGING_S = 10.0
+"""So long files are read once more; a bad disk may take long to say that it cannot."""
 _FIRST_PAUSE_S = 60.0
 _LONGEST_PAUSE_S = 3600.0
 
@@ -118,7 +120,10 @@ class Mender:
         unread = [path for path, held in damaged if not held.damage]
         if not unread:
             return damaged
+        until = self._clock.monotonic() + _JUDGING_S
         for path in unread:
+            if self._clock.monotonic() >= until:
+                break
             await self._integrity.judge(path, again=True)
         return await self._index.damaged(_MOST)
 

@@ -374,6 +374,22 @@ async def test_what_can_be_read_again_is_not_replaced(
     assert told(ada) == []
 
 
+async def test_a_disk_that_takes_long_to_fail_is_not_asked_for_every_file(
+    lab: Lab, alone: Device
+) -> None:
+    names = ("one", "plan", "two")
+    for name in names:
+        alone.disk.write(name, "as it was written")
+    await alone.work()
+    alone.disk.fail("hash_file", "", errno.EIO)
+    for name in names:
+        assert await verdict_on(alone, name) is Verdict.DAMAGED
+    alone.disk.calls.clear()
+    alone.disk.before("hash_file", lambda: lab.clock.advance(30))
+    await alone.mender.mend()
+    assert alone.disk.calls.count("hash_file") == 1
+
+
 async def test_what_a_program_may_write_to_is_not_replaced_under_it(
     lab: Lab, pair: tuple[Device, Device]
 ) -> None:
