@@ -7,7 +7,7 @@ could be had, the damaged file stays where it is. What is replaced is kept, apar
 import asyncio
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from p2psync.core.relpath import RelPath
 from p2psync.engine.content import Contents, FileWanted, Staged, is_small
@@ -82,9 +82,13 @@ class Mender:
         self._tried_at = -math.inf
         self._due = math.inf
         """When all is tried again (monotonic clock)."""
+        self._large: list[RelPath] = []
+        """Large files that are still to be tried, the next one last."""
 
     def next_retry(self) -> float | None:
         """Seconds until `mend` is to be called again; None when nothing waits so."""
+        if self._large:
+            return 0.0
         return None if self._due == math.inf else max(0.0, self._due - self._clock.monotonic())
 
     def hurry(self) -> None:
@@ -93,22 +97,21 @@ class Mender:
         self._due = min(self._due, self._tried_at + _LEAST_PAUSE_S)
 
     async def mend(self) -> bool:
-        """Mend what can be; whether anything was. Not beside a pull: both stage contents. Raises
-        RootUnavailableError."""
+        """Mend what can be, but of large files one at a time, so that pulls go on in between;
+        whether anything was. Not beside a pull: both stage contents. Raises RootUnavailableError,
+        OSError."""
         if not (await self._index.counts()).damaged:
             self._rest()
             return False
         damaged = await self._index.damaged(_MOST)
-        if not self._is_time(damaged):
+        mended = 0
+        if not self._large and self._is_time(damaged):
+            self._trouble.clear()
             self._tell(damaged)
-            return False
-        self._trouble.clear()
-        self._tell(damaged)
-        damaged = await self._still_damaged(damaged)
-        mended = await self._mend_small([each for each in damaged if is_small(each[1].entry)])
-        for each in damaged:
-            if not is_small(each[1].entry):
-                mended += await self._mend_large(each)
+            damaged = await self._still_damaged(damaged)
+            mended = await self._mend_small([each for each in damaged if is_small(each[1].entry)])
+            self._large = [path for path, held in damaged if not is_small(held.entry)][::-1]
+        mended += await self._mend_next(dict(damaged))
         left = await self._index.damaged(_MOST)
         self._tell(left)
         if not left:
@@ -130,6 +133,7 @@ class Mender:
     def _rest(self) -> None:
         self._problems.replace_all(SOURCE, [])
         self._tried, self._pause_s, self._due = frozenset(), _FIRST_PAUSE_S, math.inf
+        self._large.clear()
 
     def _is_time(self, damaged: Sequence[_Damaged]) -> bool:
         now, connected = self._clock.monotonic(), self._contents.connected()
@@ -177,6 +181,13 @@ class Mender:
             elif outcome is not None:
                 self._trouble[path] = self._disk.kind_of_problem(outcome, path)
         return await whole(self._place(ready))
+
+    async def _mend_next(self, damaged: Mapping[RelPath, Held]) -> int:
+        while self._large:
+            path = self._large.pop()
+            if path in damaged and not is_small(damaged[path].entry):
+                return await self._mend_large((path, damaged[path]))
+        return 0
 
     async def _mend_large(self, damaged: _Damaged) -> int:
         path, held = damaged

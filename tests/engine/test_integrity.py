@@ -213,6 +213,24 @@ async def test_of_a_large_file_the_wrong_chunk_alone_is_fetched(
     assert len(ada.disk.set_aside()) == 1
 
 
+async def test_pulls_go_on_between_large_files(lab: Lab, pair: tuple[Device, Device]) -> None:
+    ada, bob = pair
+    for name in ("big", "huge"):
+        ada.disk.write(name, BIG + name.encode())
+    await lab.converge([ada, bob])
+    for name in ("big", "huge"):
+        ada.disk.rot(name)
+        await verdict_on(ada, name)
+
+    assert await ada.mender.mend()
+    assert [path for path, _ in await ada.index.damaged(10)] == ["huge"]
+    assert ada.mender.next_retry() == 0
+    assert await ada.mender.mend()
+    assert await ada.index.damaged(10) == []
+    assert not await ada.mender.mend()
+    assert ada.mender.next_retry() is None
+
+
 async def test_two_files_that_are_damaged_in_different_places_mend_each_other(
     lab: Lab, pair: tuple[Device, Device]
 ) -> None:
