@@ -23,6 +23,7 @@ FILE_NAME = "config.toml"
 DEFAULT_LISTEN: tuple[Address, ...] = (("0.0.0.0", 0), ("::", 0))
 DEFAULT_BEACON_PORT = 21_527
 MAX_PAIRING_TTL_S = 3600
+MAX_RATE_MB_S = 100_000
 GIB = 1024**3
 
 _MAX_LISTEN = 16
@@ -67,6 +68,15 @@ class BrakesConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class VerifyConfig:
+    """How often everything is read to find damage (`interval_days` 0: only when asked), and how
+    fast."""
+
+    interval_days: int = 30
+    rate_mb_s: int = 20
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings of one daemon. `name` None: the host's name; `interfaces` None: all of them."""
 
@@ -79,6 +89,7 @@ class Config:
     discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     trash: TrashConfig = field(default_factory=TrashConfig)
     brakes: BrakesConfig = field(default_factory=BrakesConfig)
+    verify: VerifyConfig = field(default_factory=VerifyConfig)
 
     @property
     def loopback_only(self) -> bool:
@@ -212,6 +223,10 @@ _TABLES: Mapping[str, tuple[Callable[..., Any], _Readers]] = {
         BrakesConfig,
         {"delete_files": _number(1, 10**9), "delete_percent": _number(0, 100)},
     ),
+    "verify": (
+        VerifyConfig,
+        {"interval_days": _number(0, 36_500), "rate_mb_s": _number(1, MAX_RATE_MB_S)},
+    ),
 }
 
 
@@ -318,6 +333,12 @@ max_bytes = {config.trash.max_bytes}
 [brakes]
 delete_files = {config.brakes.delete_files}
 delete_percent = {config.brakes.delete_percent}
+
+# All files are read so often, to find what the disk damaged, and no faster than so many megabytes a
+# second; interval_days = 0: only when `p2psync verify` is run.
+[verify]
+interval_days = {config.verify.interval_days}
+rate_mb_s = {config.verify.rate_mb_s}
 """
 
 

@@ -11,6 +11,7 @@ from p2psync.config import (
     DiscoveryConfig,
     LogLevel,
     TrashConfig,
+    VerifyConfig,
     format_address,
     format_config,
     parse_address,
@@ -35,6 +36,9 @@ max_bytes = 0
 [brakes]
 delete_files = 5
 delete_percent = 50
+[verify]
+interval_days = 0
+rate_mb_s = 7
 """
 
 
@@ -48,6 +52,7 @@ def test_an_empty_file_gives_the_defaults() -> None:
     assert config.discovery == DiscoveryConfig(mdns=True, beacon=True)
     assert config.trash == TrashConfig(max_age_days=30, max_bytes=5 * GIB)
     assert config.brakes == BrakesConfig(delete_files=100, delete_percent=20)
+    assert config.verify == VerifyConfig(interval_days=30, rate_mb_s=20)
 
 
 def test_every_setting_can_be_set() -> None:
@@ -61,6 +66,7 @@ def test_every_setting_can_be_set() -> None:
         discovery=DiscoveryConfig(mdns=False, beacon=False, beacon_port=4000),
         trash=TrashConfig(max_age_days=1, max_bytes=0),
         brakes=BrakesConfig(delete_files=5, delete_percent=50),
+        verify=VerifyConfig(interval_days=0, rate_mb_s=7),
     )
 
 
@@ -107,6 +113,7 @@ def test_what_is_formatted_reads_back_the_same(config: Config) -> None:
         ("[discovery]\nmdns = 1", "“discovery.mdns” must be true or false."),
         ("[discovery]\nbeacon_port = 0", "must be a whole number from 1 to 65535."),
         ("[brakes]\ndelete_percent = 101", "must be a whole number from 0 to 100."),
+        ("[verify]\nrate_mb_s = 0", "“verify.rate_mb_s” must be a whole number from 1 to 100000"),
         ("[other]\na = 1", "Line 1 of config.toml: “other” is not a setting"),
         ("name = ", "config.toml is not valid TOML"),
         ("name = 'a'\nname = 'b'", "config.toml is not valid TOML"),

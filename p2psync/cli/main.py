@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from p2psync import __version__
-from p2psync.cli import conflicts, device, doctor, folder, pair, start, state
+from p2psync.cli import conflicts, device, doctor, folder, pair, start, state, verify
 from p2psync.cli.options import absolute, note
 from p2psync.cli.text import shown
 from p2psync.errors import P2psyncError, UsageError
@@ -39,6 +39,7 @@ app.command()(state.status)
 app.command()(state.wait)
 app.add_typer(conflicts.app, name="conflicts")
 app.command()(state.approve)
+app.command()(verify.verify)
 app.command()(doctor.doctor)
 
 

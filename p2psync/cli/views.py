@@ -77,6 +77,33 @@ def folder_lines(folders: Sequence[Json]) -> list[str]:
     lines = folder_table(folders)
     if any(folder["conflicts"] for folder in folders):
         lines.append("There are conflicts; `p2psync conflicts list` shows them.")
+    return lines + [verify_text(folder) for folder in folders if folder["verify"]["running"]]
+
+
+def verify_text(folder: Json) -> str:
+    """How far the reading of a folder's files is, or what it came to."""
+    verify = folder["verify"]
+    read = f"{count_text(verify['files'], 'file')} ({size_text(verify['bytes'])})"
+    if verify["running"]:
+        done = f"{read} of {folder['files']} ({size_text(folder['bytes'])})"
+        return shown(f"Verifying “{folder['name']}”: {done} read, {verify['damaged']} damaged.")
+    if not verify["begun"]:
+        return shown(f"“{folder['name']}” was never verified.")
+    when = verify["finished"] or verify["begun"]
+    return shown(f"Verified “{folder['name']}” on {when}: {read}, {verify['damaged']} damaged.")
+
+
+def finding_lines(folder: Json) -> list[str]:
+    """What was found damaged, then or earlier, and whether it still is."""
+    lines = []
+    for finding in folder["verify"]["findings"][:_MAX_PROBLEMS]:
+        became = "is damaged" if finding["state"] == "damaged" else "was damaged, and is no more"
+        lines.append(shown(f"  {finding['path']}: {became} (found {finding['found']})"))
+    left = len(folder["verify"]["findings"]) - _MAX_PROBLEMS
+    if left > 0:
+        lines.append(f"  … and {left} more (`p2psync verify --json`).")
+    if any(finding["state"] == "mended" for finding in folder["verify"]["findings"]):
+        lines.append(shown(f"  What was replaced is kept in “{folder['path']}/.p2psync/damaged”."))
     return lines
 
 

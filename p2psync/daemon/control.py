@@ -15,7 +15,7 @@ from p2psync.daemon.pairing import Pairing
 from p2psync.daemon.status import StatusReport
 from p2psync.engine.conflicts import ConflictRow, find_conflicts, keep_version
 from p2psync.engine.membership import Membership
-from p2psync.errors import NotFoundError, UsageError
+from p2psync.errors import NotFoundError, RefusedError, UsageError
 from p2psync.ports import Clock
 from p2psync.storage.device_store import FolderRecord
 
@@ -163,6 +163,20 @@ class DaemonControl:
     async def folder_rescan(self, *, name: str) -> Json:
         self._folders.get(name).rescan()
         return {}
+
+    async def verify(self, *, name: str | None = None, rate: float | None = None) -> Json:
+        if rate is not None and not (math.isfinite(rate) and rate > 0):
+            raise UsageError("The rate has to be a number of bytes a second, more than 0.")
+        folders = self._folders.folders() if name is None else [self._folders.get(name)]
+        paused = {each.name for each in self._folders.records() if each.paused}
+        if name is not None and name in paused:
+            raise RefusedError(
+                f"“{name}” is paused, and nothing is read in it; `p2psync folder resume` first."
+            )
+        begun = [folder for folder in folders if folder.name not in paused]
+        for folder in begun:
+            folder.verifier.start(rate)
+        return {"folders": [folder.name for folder in begun]}
 
     async def approve(self, *, name: str) -> Json:
         return {"approved": self._folders.get(name).approve()}

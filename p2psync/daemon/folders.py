@@ -17,6 +17,7 @@ from p2psync.engine.folder import Folder, FolderSpec
 from p2psync.engine.local import Brakes
 from p2psync.engine.membership import Membership
 from p2psync.engine.tasks import together
+from p2psync.engine.verify import Schedule
 from p2psync.errors import NotFoundError, P2psyncError, UsageError
 from p2psync.files.adopt import adopt_root, release_root
 from p2psync.files.local_disk import LocalDisk
@@ -63,6 +64,7 @@ class Folders:
         self._randomness = randomness
         self._open: dict[str, _Open] = {}
         self._changing = asyncio.Lock()
+        self._verifying = asyncio.Lock()
 
     # --- what there is -----------------------------------------------------------------------
 
@@ -144,6 +146,10 @@ class Folders:
             brakes=Brakes(self._config.brakes.delete_files, self._config.brakes.delete_percent),
             scan_interval_s=self._config.scan_interval_s,
             watcher=watcher,
+            verify=Schedule(
+                self._config.verify.interval_days * 86_400.0, self._config.verify.rate_mb_s * 1e6
+            ),
+            verifying=self._verifying,
         )
         each = _Open(record, folder, index)
         self._open[record.name] = each

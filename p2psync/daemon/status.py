@@ -1,5 +1,6 @@
 """How things stand, as JSON for the command line and the page."""
 
+import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -90,6 +91,7 @@ class StatusReport:
             "need_files": counts.need_files,
             "need_bytes": counts.need_bytes,
             "conflicts": counts.conflicts,
+            "verify": await verify_row(folder),
             "problems": [_problem_row(problem) for problem in problems],
         }
 
@@ -109,6 +111,34 @@ class StatusReport:
                 )
             )
         return found
+
+
+async def verify_row(folder: Folder) -> Json:
+    """How far the reading of all files has come, or what the last one came to."""
+    scrub = await folder.verifier.progress()
+    return {
+        "running": folder.verifier.is_running,
+        "begun": _moment(scrub.begun_ns),
+        "finished": _moment(scrub.finished_ns) if scrub.begun_ns else None,
+        "files": scrub.files,
+        "bytes": scrub.bytes,
+        "damaged": scrub.damaged,
+        "findings": [
+            {
+                "path": finding.path,
+                "found": _moment(finding.found_ns),
+                "state": "damaged" if finding.is_damaged else "mended",
+            }
+            for finding in await folder.index.findings()
+        ],
+    }
+
+
+def _moment(time_ns: int) -> str | None:
+    if not time_ns:
+        return None
+    moment = datetime.datetime.fromtimestamp(time_ns // 10**9, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _problem_row(problem: Problem) -> Json:

@@ -90,7 +90,8 @@ def _step(decision: Decision, held: Held | None) -> Step | None:
     winner = decision.winner
     live = held is not None and held.entry.is_live
     expected = held.fingerprint if held is not None and live else None
-    if decision.keeps_content:
+    # Of damaged bytes nothing is kept; they must not be given another time either.
+    if decision.keeps_content and (held is None or held.damage is None):
         if decision.keeps_metadata or not live:
             return None
         return Step(Action.SET_METADATA, decision.path, winner, expected)

@@ -34,6 +34,9 @@ class ExchangeOwner(Protocol):
     """What an exchange asks of its folder."""
 
     def offers_arrived(self) -> None: ...
+    def may_be_mended(self) -> None:
+        """A peer that has caught up may hold what is damaged here."""
+
     def rolled_back(self) -> Coroutine[Any, Any, None]:
         """A peer knows more of our index than we do: it was restored from an earlier state.
 
@@ -154,8 +157,10 @@ class Exchange:
         held = await self._index.held([path for _, path, _ in entries])
         news: list[SequencedEntry] = []
         seen = []
+        mends = False
         for item in entries:
             known = held.get(item[1])
+            mends = mends or (known is not None and known.damage is not None)
             if is_news(known.entry if known else None, item[2]):
                 news.append(item)
             else:
@@ -166,6 +171,8 @@ class Exchange:
         await self.acknowledge()
         if news:
             self._owner.offers_arrived()
+        if mends:
+            self._owner.may_be_mended()
 
     def _knows_more_of_us(self, entries: list[SequencedEntry]) -> bool:
         replica, counter = self._index.replica, self._index.counter

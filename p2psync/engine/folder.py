@@ -19,12 +19,15 @@ from p2psync.core.relpath import RelPath
 from p2psync.engine.content import Contents
 from p2psync.engine.exchanges import Exchanges, FolderMessage, PeerNeed
 from p2psync.engine.housekeeping import Housekeeping
+from p2psync.engine.integrity import Integrity
 from p2psync.engine.local import Brakes, LocalChanges
+from p2psync.engine.mend import Mender
 from p2psync.engine.problems import Problems
 from p2psync.engine.pull import Puller
 from p2psync.engine.session import Session
 from p2psync.engine.supplier import Supplier
 from p2psync.engine.tasks import together
+from p2psync.engine.verify import Schedule, Verifier
 from p2psync.errors import P2psyncError
 from p2psync.ports import (
     Clock,
@@ -74,8 +77,11 @@ class Folder:
         brakes: Brakes,
         scan_interval_s: float,
         watcher: Callable[[Callable[[set[RelPath] | None], None]], Watcher],
+        verify: Schedule | None = None,
+        verifying: asyncio.Lock | None = None,
     ) -> None:
-        """`watcher` makes a watcher that reports to the function it is given."""
+        """`watcher` makes a watcher that reports to the function it is given. Folders that share
+        `verifying` are verified one after the other."""
         self.spec = spec
         self.index = index
         self.disk = disk
@@ -99,6 +105,16 @@ class Folder:
         )
         self.local.recorded = self._announce
         self._author = author
+        self._integrity = Integrity(
+            spec.name,
+            index,
+            disk,
+            clock,
+            self.turn,
+            edited=self.local.mark,
+            damaged=self.may_be_mended,
+            recorded=self._announce,
+        )
         contents = Contents(spec.name, index, disk, lambda: self._exchanges.sessions())
         self._puller = Puller(
             index,
@@ -111,6 +127,19 @@ class Folder:
             own=own,
             brakes=brakes,
             committed=self._announce,
+            suspect=self._integrity.suspect,
+        )
+        self._mender = Mender(
+            index, disk, clock, contents, self.local, self._integrity, self.problems, self.turn
+        )
+        self.verifier = Verifier(
+            spec.name,
+            index,
+            disk,
+            clock,
+            self._integrity,
+            verify or Schedule(),
+            gate=verifying or asyncio.Lock(),
         )
         self._watcher = watcher(self.local.mark)
         self._housekeeping = Housekeeping(
@@ -124,7 +153,7 @@ class Folder:
         self._exchanges = Exchanges(
             spec.name,
             index,
-            Supplier(index, disk, self.local.mark),
+            Supplier(index, disk, self._integrity.suspect),
             self,
             self._housekeeping.compare,
         )
@@ -150,6 +179,8 @@ class Folder:
                     self._watcher.run(),
                     self._scan_always(),
                     self._pull_always(),
+                    self._integrity.run(),
+                    self.verifier.run(),
                     self._housekeeping.run(self._sharers),
                 ):
                     group.create_task(work)
@@ -177,14 +208,22 @@ class Folder:
     async def _pull_always(self) -> None:
         while True:
             # Otherwise the next scan wakes it: what is due must not be waited for in a circle.
-            longest = self._puller.next_retry() if self._may_pull else None
+            retries = (self._puller.next_retry(), self._mender.next_retry())
+            due = [each for each in retries if each is not None and self._may_pull]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(longest):
+                async with asyncio.timeout(min(due, default=None)):
                     await self._pull_wake.wait()
             self._pull_wake.clear()
             if self._may_pull:
-                await self._guarded(self._puller.run_until_idle)
+                await self._guarded(self._pull_and_mend)
                 self.changed.set()
+
+    async def _pull_and_mend(self) -> None:
+        await self._puller.run_until_idle()
+        if await self._mender.mend():
+            self._puller.try_again()
+            self.pull()
+            self._announce()
 
     @property
     def _may_pull(self) -> bool:
@@ -261,6 +300,10 @@ class Folder:
 
     def offers_arrived(self) -> None:
         self._puller.notice()
+        self.pull()
+
+    def may_be_mended(self) -> None:
+        self._mender.hurry()
         self.pull()
 
     async def rolled_back(self) -> None:

@@ -7,7 +7,7 @@ taken for someone's edit.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from p2psync.core.brake import PassedDeletions, brake_holds
@@ -42,6 +42,7 @@ _LONGEST_WAIT_S = 10.0
 """A file that is written to without a pause is read this often all the same."""
 _LONGEST_ARRIVAL_S = 3.0
 """How long deletions wait for new files that they may turn out to be moves to."""
+_MOST_DAMAGED = 10_000
 _MANY_DELETIONS = 20
 """From so many on, deletions wait until no more come: the brake counts them all."""
 
@@ -55,6 +56,8 @@ class Brakes(NamedTuple):
 
 _Identity = tuple[int, int, int]
 """What a rename leaves as it is."""
+_Lost = Mapping[tuple[_Identity, bytes], bytes]
+"""Of damaged files, by what they are: the content that they should have."""
 
 
 def _identity(mark: Fingerprint) -> _Identity:
@@ -206,6 +209,7 @@ class LocalChanges:
         async with self._turn:
             seen_now = await asyncio.to_thread(self._disk.look, [item.path for item in group])
             held = await self._index.held([item.path for item in group])
+            lost = await self._lost()
             rows: list[Row] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             for item in group:
@@ -217,7 +221,7 @@ class LocalChanges:
                 if now is None or not _same(now.fingerprint, read):
                     self._look_again(item.path)
                     continue
-                self._judge(item, content, read, held.get(item.path), rows, refreshed)
+                self._judge(item, content, read, held.get(item.path), lost, rows, refreshed)
             if rows:
                 await self._index.record(rows)
                 self.recorded()
@@ -230,6 +234,7 @@ class LocalChanges:
         content: Hashed | None,
         read: Fingerprint,
         held: Held | None,
+        lost: _Lost,
         rows: list[Row],
         refreshed: list[tuple[RelPath, Fingerprint]],
     ) -> None:
@@ -240,12 +245,30 @@ class LocalChanges:
         else:
             seen = Observation(read.kind, item.target)
         entry = held.entry if held is not None else None
+        manifest = content.manifest if content is not None else None
+        damage, meant = None, _meant(held, read, seen.content, lost)
+        if meant is not None:
+            damage, seen, manifest = seen.content, seen._replace(content=meant), None
         if not is_new(entry, seen):
-            refreshed.append((item.path, read))
+            if held is not None and held.damage is not None and damage is None:
+                # Somebody put the right bytes back: peers may be told of it again.
+                rows.append(Row(item.path, held.entry, read, manifest))
+            else:
+                refreshed.append((item.path, read))
             return
         dot = Dot(self._index.replica, self._index.counter + 1 + len(rows))
         new = successor(entry, seen, dot, now_ns=self._clock.now_ns(), author=self.author)
-        rows.append(Row(item.path, new, read, content.manifest if content else None))
+        rows.append(Row(item.path, new, read, manifest, damage))
+
+    async def _lost(self) -> _Lost:
+        if not (await self._index.counts()).damaged:
+            return {}
+        damaged = await self._index.damaged(_MOST_DAMAGED)
+        return {
+            (_identity(held.fingerprint), held.damage): held.entry.content
+            for _, held in damaged
+            if held.damage and held.fingerprint
+        }
 
     def _look_again(self, path: RelPath) -> None:
         self._later[path] = self._clock.monotonic() + _RETRY_S
@@ -351,6 +374,16 @@ class LocalChanges:
         return [
             path for path in files if vanished.issuperset(where.get(held[path].entry.content, ()))
         ]
+
+
+def _meant(held: Held | None, read: Fingerprint, content: bytes, lost: _Lost) -> bytes | None:
+    """Where the bytes read are known to be damaged, at this path or moved to it: the content that
+    they should be. Not so if the file has another time: a person says that it is right. Equal bytes
+    in another file may be meant so: much damage is the same, such as nothing but zeros."""
+    mark = held.fingerprint if held is not None and content and held.damage == content else None
+    if held is not None and mark is not None and mark.mtime_ns == read.mtime_ns:
+        return held.entry.content
+    return lost.get((_identity(read), content))
 
 
 def _is_large(item: Seen) -> bool:

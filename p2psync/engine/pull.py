@@ -48,8 +48,10 @@ class Puller:
         own: DeviceID,
         brakes: Brakes,
         committed: Callable[[], None],
+        suspect: Callable[[set[RelPath]], None],
     ) -> None:
-        """`committed` is called after rows were recorded or offers settled."""
+        """`committed` is called after rows were recorded or offers settled; `suspect` is told of
+        paths whose bytes are not what the index says."""
         self._index = index
         self._disk = disk
         self._clock = clock
@@ -57,6 +59,7 @@ class Puller:
         self._local = local
         self._brakes = brakes
         self._announce = committed
+        self._suspect = suspect
         self._planner = Planner(index, own)
         self._committer = Committer(index, disk, clock, local, turn)
         self._attempts = Attempts(clock, problems)
@@ -85,6 +88,10 @@ class Puller:
         """Let the waiting deletions pass; how many."""
         self._approved = self.braked
         return self._approved
+
+    def try_again(self) -> None:
+        """A damaged file is whole again, which others may have waited for."""
+        self._attempts.forgive()
 
     def notice(self) -> None:
         """Offers arrived: small ones pass a large file that is being fetched."""
@@ -237,6 +244,7 @@ class Puller:
             self._attempts.put_off(origin, LATER_S)
         elif item.path != origin.path and origin.held is not None:
             # The losing content was here, and is not as it was.
+            self._suspect({origin.path})
             self._look_at(origin.path, origin)
         else:
             self._attempts.put_off(origin, NEVER_S)

@@ -12,7 +12,7 @@ from p2psync.core.relpath import INTERNAL, RelPath
 from p2psync.errors import UsageError
 from p2psync.files.mounts import MOUNTS
 from p2psync.files.moves import Mover
-from p2psync.files.root import MARKER, STAGING, TRASH, Root, said
+from p2psync.files.root import DAMAGED, MARKER, STAGING, TRASH, Root, said
 from p2psync.files.syscalls import System
 from p2psync.files.trash import Trash, discard_tree
 from p2psync.files.tree import Tree
@@ -125,4 +125,6 @@ def release_root(path: Path, token: str) -> None:
         discard_tree(internal, STAGING)
         with contextlib.suppress(OSError):
             system.remove_directory(internal, TRASH)
+        with contextlib.suppress(OSError):
+            system.remove_directory(internal, DAMAGED)
         system.remove_directory(root, INTERNAL)

@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import blake3
 
@@ -41,10 +41,14 @@ def opened(tree: Tree, path: RelPath) -> Iterator[tuple[int, os.stat_result]]:
         tree.system.close(file)
 
 
-def hash_file(tree: Tree, path: RelPath, now_ns: Callable[[], int]) -> Hashed:
+def hash_file(
+    tree: Tree, path: RelPath, now_ns: Callable[[], int], *, fresh: bool = False
+) -> Hashed:
     begun_ns = now_ns()
     with opened(tree, path) as (file, before):
         size = before.st_size
+        if fresh:
+            _forget(tree.system, file, size, 0)
         if size > MAX_FILE_SIZE:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         manifest: Manifest | None = None
@@ -65,9 +69,26 @@ def hash_file(tree: Tree, path: RelPath, now_ns: Callable[[], int]) -> Hashed:
     return Hashed(content, manifest, fingerprint)
 
 
-def read(tree: Tree, place: Place) -> bytes:
+def read(tree: Tree, place: Place, *, fresh: bool = False) -> bytes:
     with opened(tree, place.path) as (file, _):
-        return _exactly(tree.system, file, place.size, place.offset, place.path)
+        if fresh:
+            _forget(tree.system, file, place.size, place.offset)
+        data = _exactly(tree.system, file, place.size, place.offset, place.path)
+        if fresh:
+            # Whoever reads everything once must not push out what others use.
+            _forget(tree.system, file, place.size, place.offset)
+        return data
+
+
+def is_being_written(tree: Tree, path: RelPath) -> bool:
+    with opened(tree, path) as (file, _):
+        return tree.system.is_open_for_writing(file)
+
+
+def _forget(system: System, file: int, size: int, offset: int) -> None:
+    # Where the system cannot, it is read as it is remembered.
+    with suppress(OSError):
+        system.forget_cached(file, size, offset)
 
 
 def _manifest(system: System, file: int, size: int, path: RelPath) -> Manifest:

@@ -74,13 +74,17 @@ class LocalDisk:
         with self._tree() as tree:
             return walking.look(tree, paths, now_ns=self._now_ns())
 
-    def hash_file(self, path: RelPath) -> Hashed:
+    def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
         with self._tree() as tree:
-            return hashing.hash_file(tree, path, self._now_ns)
+            return hashing.hash_file(tree, path, self._now_ns, fresh=fresh)
 
-    def read(self, place: Place) -> bytes:
+    def read(self, place: Place, *, fresh: bool = False) -> bytes:
         with self._tree() as tree:
-            return hashing.read(tree, place)
+            return hashing.read(tree, place, fresh=fresh)
+
+    def is_being_written(self, path: RelPath) -> bool:
+        with self._tree() as tree:
+            return hashing.is_being_written(tree, path)
 
     # --- staging -----------------------------------------------------------------------------
 
@@ -106,23 +110,23 @@ class LocalDisk:
 
     # --- changing ----------------------------------------------------------------------------
 
-    def commit(self, steps: Sequence[Step]) -> list[Result]:
+    def commit(self, steps: Sequence[Step], *, damaged: bool = False) -> list[Result]:
         with self._tree() as tree, self._changing:
-            aside = Aside(tree, self._now_ns)
+            aside = Aside(tree, self._now_ns, damaged=damaged)
             commit = Commit(tree, self._mover, aside, self._now_ns)
             try:
                 results = commit.run(steps)
             finally:
                 slots = aside.close()
             if not commit.stranded:
-                self._put_away(tree, slots)
+                self._put_away(tree, slots, damaged=damaged)
             return results
 
-    def _put_away(self, tree: Tree, slots: Sequence[str]) -> None:
+    def _put_away(self, tree: Tree, slots: Sequence[str], *, damaged: bool) -> None:
         # What cannot be moved now is when the folder is opened next.
         with contextlib.suppress(OSError):
             for slot in slots:
-                if self._trash.keeps:
+                if self._trash.keeps or damaged:
                     self._trash.take(tree, slot)
                 else:
                     discard_tree(staging_area(tree), slot)

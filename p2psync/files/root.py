@@ -16,6 +16,7 @@ from p2psync.ports import RootUnavailableError
 MARKER = "folder"
 STAGING = "tmp"
 TRASH = "trash"
+DAMAGED = "damaged"
 
 _LONGEST_MARKER = 4096
 

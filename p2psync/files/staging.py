@@ -116,7 +116,11 @@ def _copy(system: System, source: int, target: int, place: Place, offset: int) -
             count = 0
         if count == 0:
             # Also where the file system pretends that the file has ended, as some do.
-            data = system.read(source, min(_COPY_BYTES, place.size - done), offsets[0])
+            try:
+                data = system.read(source, min(_COPY_BYTES, place.size - done), offsets[0])
+            except OSError:
+                # A bad disk: what it does not give is had from elsewhere.
+                return False
             if not data:
                 return False
             write_all(system, target, data, offsets[1])

@@ -6,7 +6,10 @@ Tests put something between these calls; nothing else here may touch a folder's 
 
 import ctypes
 import errno
+import fcntl
+import mmap
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from enum import IntFlag
@@ -42,6 +45,7 @@ _sync_file_range = _function(
     ctypes.c_int64,
     ctypes.c_uint,
 )
+_F_SETSIG = 10  # fcntl.h
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE, linux/fs.h
 
 
@@ -94,6 +98,25 @@ class System:
 
     def read(self, descriptor: int, size: int, offset: int) -> bytes:
         return os.pread(descriptor, size, offset)
+
+    def forget_cached(self, descriptor: int, size: int, offset: int) -> None:
+        """What is read next of these bytes comes from the disk, unless someone else uses them."""
+        # Of pages that are told in part nothing is forgotten.
+        begin = offset - offset % mmap.PAGESIZE
+        end = offset + size + -(offset + size) % mmap.PAGESIZE
+        os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
+
+    def is_open_for_writing(self, descriptor: int) -> bool:
+        """Whether anyone has the file open for writing, or mapped so; False where the system does
+        not tell, as of another user's file or on a network file system."""
+        try:
+            # Should someone open it this very moment, we are told by a signal that does nothing.
+            fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as error:
+            return error.errno == errno.EAGAIN
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
 
     # --- files that are ours -------------------------------------------------------------------
 

@@ -3,6 +3,10 @@
 What a group displaces lies in `.p2psync/tmp/displaced-YYYYMMDDTHHMMSS-N/` under its own path, and
 when the group is done that directory becomes `.p2psync/trash/YYYY-MM-DD/HHMMSS-N/` (UTC) in one
 rename. So a crash leaves nothing nameless: `recover` does what was left to do.
+
+Files that were found damaged and replaced go by `.p2psync/tmp/damaged-…` to `.p2psync/damaged` in
+the same way, and nothing is ever removed from there: they may be an edit that no fingerprint could
+show.
 """
 
 import contextlib
@@ -15,13 +19,14 @@ from collections.abc import Callable, Mapping
 from p2psync.config import TrashConfig
 from p2psync.core.relpath import INTERNAL, RelPath, ancestors
 from p2psync.files.moves import Mover, Spot
-from p2psync.files.root import TRASH
+from p2psync.files.root import DAMAGED, TRASH
 from p2psync.files.staging import staging_area
 from p2psync.files.tree import ABSENT, Tree
 
 TRASH_AREA = RelPath(f"{INTERNAL}/{TRASH}")
+DAMAGED_AREA = RelPath(f"{INTERNAL}/{DAMAGED}")
 
-_DISPLACED = re.compile(r"displaced-(\d{4})(\d\d)(\d\d)T(\d{6})-(\d+)")
+_DISPLACED = re.compile(r"(displaced|damaged)-(\d{4})(\d\d)(\d\d)T(\d{6})-(\d+)")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _DAY_NS = 86_400 * 10**9
 _Kept = tuple[str, str]
@@ -31,8 +36,9 @@ _Kept = tuple[str, str]
 class Aside:
     """Holds what one group displaces, in a directory of its own, or several where paths collide."""
 
-    def __init__(self, tree: Tree, now_ns: Callable[[], int]) -> None:
+    def __init__(self, tree: Tree, now_ns: Callable[[], int], *, damaged: bool = False) -> None:
         self._tree = tree
+        self._prefix = "damaged" if damaged else "displaced"
         self._now_ns = now_ns
         self._slots: dict[str, Tree] = {}
         self._taken: set[RelPath] = set()
@@ -51,7 +57,7 @@ class Aside:
         moment = _moment(self._now_ns())
         number = 1
         while True:
-            name = f"displaced-{moment:%Y%m%dT%H%M%S}-{number}"
+            name = f"{self._prefix}-{moment:%Y%m%dT%H%M%S}-{number}"
             try:
                 self._tree.system.make_directory(area, name, 0o700)
                 break
@@ -92,13 +98,15 @@ class Trash:
         """Keep what was displaced under the directory of that name."""
         match = _DISPLACED.fullmatch(slot)
         assert match is not None
-        year, month, day, time, number = match.groups()
+        what, year, month, day, time, number = match.groups()
+        damaged = what == "damaged"
         kept_day = f"{year}-{month}-{day}"
         size = _size_of(staging_area(tree), slot)
         if size is None:
             discard_tree(staging_area(tree), slot)
             return
-        target = tree.directory(_of_day(kept_day), make=True)
+        area = DAMAGED_AREA if damaged else TRASH_AREA
+        target = tree.directory(RelPath(f"{area}/{kept_day}"), make=True)
         count = int(number)
         while True:
             name = f"{time}-{count}"
@@ -107,7 +115,7 @@ class Trash:
                 break
             except FileExistsError:
                 count += 1
-        if self._sizes is not None:
+        if self._sizes is not None and not damaged:
             self._sizes[kept_day, name] = size
 
     def recover(self, tree: Tree) -> None:

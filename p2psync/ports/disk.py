@@ -103,11 +103,16 @@ class Disk(Protocol):
         """One stat each; None for what is surely not there. What cannot be looked at (no rights,
         a disk not mounted) is Seen with a racy fingerprint that equals no other."""
 
-    def hash_file(self, path: RelPath) -> Hashed:
-        """Chunk and hash a file. Raises FileChangedError, OSError."""
+    def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
+        """Chunk and hash a file; `fresh`: as it lies on the disk, whatever the system remembers of
+        it. Raises FileChangedError, OSError."""
 
-    def read(self, place: Place) -> bytes:
+    def read(self, place: Place, *, fresh: bool = False) -> bytes:
         """Exactly `place.size` bytes, or FileChangedError."""
+
+    def is_being_written(self, path: RelPath) -> bool:
+        """Whether a program has the file open for writing, as far as the system tells: then its
+        bytes may change before its times do."""
 
     def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
         """Write (offset, bytes) pieces into staging files (name, final size, pieces), made and
@@ -124,10 +129,11 @@ class Disk(Protocol):
         """Drop staging files; missing ones are no error."""
 
     def staged_names(self) -> list[str]: ...
-    def commit(self, steps: Sequence[Step]) -> list[Result]:
+    def commit(self, steps: Sequence[Step], *, damaged: bool = False) -> list[Result]:
         """Make all staged data durable, carry the steps out in order, make the directories
         durable; results in the same order. Displaced content goes to the trash, someone's edit
-        stays in the tree. SET_METADATA gives a racy fingerprint: its mtime could hide an edit."""
+        stays in the tree. SET_METADATA gives a racy fingerprint: its mtime could hide an edit.
+        `damaged`: what is displaced is kept in a place of its own, for people to look at."""
 
     def kind_of_problem(self, error: OSError, path: str) -> Problem:
         """The error as a sentence and a next step."""

@@ -16,6 +16,9 @@ class Held(NamedTuple):
     fingerprint: Fingerprint | None
     """None for tombstones."""
     sequence: int
+    damage: bytes | None = None
+    """Where the bytes at the path are not the entry's though nobody wrote to it: the content id of
+    what they are, empty where they cannot be read. None: all is well, as far as is known."""
 
 
 class Row(NamedTuple):
@@ -26,6 +29,8 @@ class Row(NamedTuple):
     fingerprint: Fingerprint | None
     manifest: Manifest | None = None
     """Of a file of several chunks, where the store may not know it yet."""
+    damage: bytes | None = None
+    """As in `Held`."""
 
 
 class Offer(NamedTuple):
@@ -67,10 +72,46 @@ class Counts(NamedTuple):
     """Over live files held."""
     need_files: int
     need_bytes: int
-    """Over wanted paths (tombstones count as files of no bytes)."""
+    """Over wanted paths (tombstones count as files of no bytes), and damaged ones."""
     need_deletes: int
     conflicts: int
     """Live held entries with `copy_of`."""
+    damaged: int = 0
+    """Held files whose bytes are lost here."""
+
+
+class Damage(NamedTuple):
+    """To be noted of a held file."""
+
+    path: RelPath
+    fingerprint: Fingerprint
+    """Of the damaged file."""
+    found: bytes
+    """As `Held.damage`."""
+
+
+class Finding(NamedTuple):
+    """That a file was found damaged."""
+
+    path: RelPath
+    found_ns: int
+    is_damaged: bool
+    """Still."""
+
+
+class Scrub(NamedTuple):
+    """How far the reading of all held files has come, or what the last one came to."""
+
+    begun_ns: int = 0
+    """0: there was none yet."""
+    finished_ns: int = 0
+    """0: it is not finished."""
+    position: str = ""
+    """The last path that was read."""
+    files: int = 0
+    bytes: int = 0
+    damaged: int = 0
+    """How many were found so."""
 
 
 class FolderIndex(Protocol):
@@ -99,20 +140,38 @@ class FolderIndex(Protocol):
     async def fingerprints(self, under: RelPath | None = None) -> dict[RelPath, Fingerprint]:
         """Of live entries at and below `under` (None: all)."""
 
+    async def files_after(self, path: str, limit: int) -> list[tuple[RelPath, Held]]:
+        """Held files that come after `path` in path order."""
+
     async def record(
         self, rows: Sequence[Row], *, settled: Sequence[tuple[RelPath, Offer]] = ()
     ) -> int:
         """Store `rows` under new sequences (in the order given), drop the settled offers; the new
         `sequence`. Advances `counter` to the highest own dot in `rows`.
 
-        Exactly the offers given are dropped: what replaced one meanwhile stays.
+        Exactly the offers given are dropped: what replaced one meanwhile stays. Damage that was
+        noted at a row's path is gone, unless the row says so itself: then it is this device's
+        own version, and peers hear of it, who may hold its content at another path.
         """
 
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
-        """Replace fingerprints of held paths; no new sequences."""
+        """Replace fingerprints of held paths; no new sequences, and damage stays."""
+
+    async def mark_damaged(self, damages: Sequence[Damage], *, now_ns: int) -> None:
+        """Note that held files are damaged; no new sequences. Such a row is told to nobody until
+        one is recorded at its path again."""
+
+    async def damaged(self, limit: int) -> list[tuple[RelPath, Held]]:
+        """The damaged files, in path order."""
+
+    async def findings(self) -> list[Finding]:
+        """What was found damaged: what still is, then the rest, the newest first; bounded."""
+
+    async def scrub(self) -> Scrub: ...
+    async def save_scrub(self, scrub: Scrub) -> None: ...
 
     async def entries_after(self, sequence: int, limit: int) -> list[tuple[int, RelPath, Entry]]:
-        """In order of sequence."""
+        """In order of sequence; what was found damaged since is left out."""
 
     async def receive(
         self,
@@ -166,10 +225,11 @@ class FolderIndex(Protocol):
         """Remove tombstones recorded at or before `sequence`, unless offers exist for the path."""
 
     async def find_contents(self, contents: Sequence[bytes]) -> dict[bytes, list[RelPath]]:
-        """Live held files with these content ids (at most 4 paths for each)."""
+        """Live held files with these content ids (at most 4 paths for each), not damaged ones."""
 
     async def find_chunks(self, digests: Sequence[Digest]) -> dict[Digest, list[Place]]:
-        """Where the chunks lie in live held files, small files' only chunks included."""
+        """Where the chunks lie in live held files, small files' only chunks included. Of a
+        damaged file of several most are still right, so it is told too, last."""
 
     async def manifest(self, content: bytes) -> Manifest | None: ...
     async def save_manifest(self, content: bytes, manifest: Manifest) -> None: ...

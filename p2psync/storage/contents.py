@@ -23,7 +23,7 @@ def find_contents(
 ) -> dict[bytes, list[RelPath]]:
     found = {}
     for content in contents:
-        files = _files_with(connection, content)
+        files = _files_with(connection, content, damaged=False)
         paths = [path for (path, _), _ in zip(files, range(PLACES_MAX), strict=False)]
         if paths:
             found[content] = paths
@@ -85,10 +85,14 @@ def drop_manifest(connection: sqlite3.Connection, content: bytes) -> None:
     )
 
 
-def _files_with(connection: sqlite3.Connection, content: bytes) -> Iterator[tuple[RelPath, int]]:
-    """Live held files of that content, with their sizes."""
+def _files_with(
+    connection: sqlite3.Connection, content: bytes, *, damaged: bool
+) -> Iterator[tuple[RelPath, int]]:
+    """Live held files of that content, with their sizes: those that are damaged, or the others."""
     rows = connection.execute(
-        "SELECT path, size, entry FROM held WHERE content_key = ?", (content_key(content),)
+        f"SELECT path, size, entry FROM held WHERE content_key = ? "
+        f"AND damage IS {'NOT ' if damaged else ''}NULL",
+        (content_key(content),),
     )
     for path, size, entry in rows:
         if unpack_entry(entry).content == content:
@@ -96,7 +100,7 @@ def _files_with(connection: sqlite3.Connection, content: bytes) -> Iterator[tupl
 
 
 def _places(connection: sqlite3.Connection, digest: Digest) -> Iterator[Place]:
-    for path, size in _files_with(connection, digest):
+    for path, size in _files_with(connection, digest, damaged=False):
         # A content id that names a manifest is no chunk: whoever asks for it as one would
         # be given a file of any size.
         if size <= SINGLE_CHUNK_MAX:
@@ -105,15 +109,17 @@ def _places(connection: sqlite3.Connection, digest: Digest) -> Iterator[Place]:
         "SELECT manifests.content, chunks.offset, chunks.size FROM chunks "
         "JOIN manifests ON manifests.id = chunks.manifest WHERE chunks.digest = ?",
         (digest,),
-    )
-    for content, offset, size in rows:
-        for path, _ in _files_with(connection, content):
-            yield Place(path, offset, size)
+    ).fetchall()
+    for damaged in (False, True):
+        for content, offset, size in rows:
+            for path, _ in _files_with(connection, content, damaged=damaged):
+                yield Place(path, offset, size)
 
 
 def _is_referenced(connection: sqlite3.Connection, content: bytes) -> bool:
-    if next(_files_with(connection, content), None) is not None:
-        return True
+    for damaged in (False, True):
+        if next(_files_with(connection, content, damaged=damaged), None) is not None:
+            return True
     offers = connection.execute(
         "SELECT entry FROM wanted WHERE content_key = ?", (content_key(content),)
     )

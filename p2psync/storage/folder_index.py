@@ -5,14 +5,25 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
 
 from p2psync.core.entry import Entry, Fingerprint, Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.relpath import RelPath
 from p2psync.errors import DamagedError
-from p2psync.ports import Counts, Cursor, Held, Offer, Place, Row, Wanted
+from p2psync.ports import (
+    Counts,
+    Cursor,
+    Damage,
+    Finding,
+    Held,
+    Offer,
+    Place,
+    Row,
+    Scrub,
+    Wanted,
+)
 from p2psync.storage import contents as places
+from p2psync.storage import damage
 from p2psync.storage import held as table
 from p2psync.storage import offers as peers
 from p2psync.storage.database import (
@@ -23,102 +34,13 @@ from p2psync.storage.database import (
     shrink,
     transaction,
 )
+from p2psync.storage.index_base import IndexBase, State
 from p2psync.storage.schema import FOLDER_MIGRATIONS
 from p2psync.storage.totals import measure, shifted
 
-T = TypeVar("T")
 
-
-class _State(NamedTuple):
-    """What of the committed index is kept in memory; replaced as a whole after each commit."""
-
-    replica: int
-    epoch: int
-    sequence: int
-    counter: int
-    counts: Counts
-    gaps: tuple[tuple[int, int], ...]
-    """Between the two numbers of each, `sequence` leapt at a start."""
-
-
-class SqliteFolderIndex:
+class SqliteFolderIndex(IndexBase):
     """`ports.FolderIndex`; `open_folder_index` makes it."""
-
-    def __init__(
-        self,
-        database: Database,
-        state: _State,
-        *,
-        randomness: Callable[[int], bytes],
-        recovered: str | None,
-    ) -> None:
-        self._database = database
-        self._state = state
-        self._randomness = randomness
-        self._unreferenced: set[bytes] = set()
-        self.recovered = recovered
-        """A sentence for people when the index was found damaged and begun anew."""
-
-    @property
-    def replica(self) -> int:
-        return self._state.replica
-
-    @property
-    def epoch(self) -> int:
-        return self._state.epoch
-
-    @property
-    def sequence(self) -> int:
-        return self._state.sequence
-
-    @property
-    def counter(self) -> int:
-        return self._state.counter
-
-    def has_reached(self, sequence: int) -> bool:
-        return sequence <= self.sequence and not any(
-            low < sequence < high for low, high in self._state.gaps
-        )
-
-    async def close(self) -> None:
-        await self._database.close()
-
-    async def _change(self, change: Callable[[sqlite3.Connection], _State]) -> _State:
-        """Run `change` as one transaction; its result is the index's state once it is stored."""
-
-        def work(connection: sqlite3.Connection) -> _State:
-            with transaction(connection):
-                state = change(connection)
-            # Here and not after the await: a caller who is cancelled must not leave the old
-            # sequence and counter to be used again.
-            self._state = state
-            return state
-
-        return await self._database.run(work)
-
-    async def _change_offers(
-        self, paths: Iterable[RelPath], change: Callable[[sqlite3.Connection], None]
-    ) -> None:
-        """As `_change`, for what leaves the state alone but for the counts of offers at `paths`."""
-        touched = set(paths)
-
-        def counted(connection: sqlite3.Connection) -> _State:
-            before = measure(connection, held=(), wanted=touched)
-            change(connection)
-            after = measure(connection, held=(), wanted=touched)
-            counts = shifted(self._state.counts, before=before, after=after)
-            return self._state._replace(counts=counts)
-
-        await self._change(counted)
-
-    async def _write(self, write: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `write` as one transaction that leaves the state alone."""
-
-        def work(connection: sqlite3.Connection) -> T:
-            with transaction(connection):
-                return write(connection)
-
-        return await self._database.run(work)
 
     # --- what is held -------------------------------------------------------------------------
 
@@ -134,6 +56,11 @@ class SqliteFolderIndex:
     async def fingerprints(self, under: RelPath | None = None) -> dict[RelPath, Fingerprint]:
         return await self._database.run(
             lambda connection: table.load_fingerprints(connection, under)
+        )
+
+    async def files_after(self, path: str, limit: int) -> list[tuple[RelPath, Held]]:
+        return await self._database.run(
+            lambda connection: table.files_after(connection, path, limit)
         )
 
     async def entries_after(self, sequence: int, limit: int) -> list[tuple[int, RelPath, Entry]]:
@@ -161,10 +88,11 @@ class SqliteFolderIndex:
         recorded = {row.path for row in rows}
         offered = {path for path, _ in settled}
 
-        def change(connection: sqlite3.Connection) -> _State:
+        def change(connection: sqlite3.Connection) -> State:
             state = self._state
             before = measure(connection, held=recorded, wanted=offered)
             table.store_rows(connection, rows, start=state.sequence + 1)
+            damage.store_moved(connection, [row.path for row in rows if row.damage is not None])
             for row in rows:
                 self._unreferenced.discard(row.entry.content)
                 if row.manifest is not None:
@@ -182,11 +110,35 @@ class SqliteFolderIndex:
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
         await self._write(lambda connection: table.store_fingerprints(connection, fingerprints))
 
+    async def mark_damaged(self, damages: Sequence[Damage], *, now_ns: int) -> None:
+        paths = {each.path for each in damages}
+
+        def change(connection: sqlite3.Connection) -> State:
+            before = measure(connection, held=paths, wanted=())
+            damage.store_damages(connection, damages, now_ns=now_ns)
+            after = measure(connection, held=paths, wanted=())
+            counts = shifted(self._state.counts, before=before, after=after)
+            return self._state._replace(counts=counts)
+
+        await self._change(change)
+
+    async def damaged(self, limit: int) -> list[tuple[RelPath, Held]]:
+        return await self._database.run(lambda connection: damage.load_damaged(connection, limit))
+
+    async def findings(self) -> list[Finding]:
+        return await self._database.run(damage.load_findings)
+
+    async def scrub(self) -> Scrub:
+        return await self._database.run(damage.load_scrub)
+
+    async def save_scrub(self, scrub: Scrub) -> None:
+        await self._write(lambda connection: damage.store_scrub(connection, scrub))
+
     async def drop_tombstones(self, sequence: int) -> int:
         return await self._write(lambda connection: table.drop_tombstones(connection, sequence))
 
     async def renew_replica(self) -> None:
-        def change(connection: sqlite3.Connection) -> _State:
+        def change(connection: sqlite3.Connection) -> State:
             state = self._state._replace(
                 replica=_draw(self._randomness), epoch=_draw(self._randomness), counter=0, gaps=()
             )
@@ -241,7 +193,7 @@ class SqliteFolderIndex:
         return await self._database.run(lambda connection: peers.wanted_at(connection, paths))
 
     async def reset_peer(self, peer: DeviceID) -> None:
-        def change(connection: sqlite3.Connection) -> _State:
+        def change(connection: sqlite3.Connection) -> State:
             peers.drop_all_offers(connection, peer)
             peers.store_cursor(connection, peer, Cursor(0, 0))
             return self._state._replace(counts=measure(connection, held=None, wanted=None))
@@ -249,7 +201,7 @@ class SqliteFolderIndex:
         await self._change(change)
 
     async def forget_peer(self, peer: DeviceID) -> None:
-        def change(connection: sqlite3.Connection) -> _State:
+        def change(connection: sqlite3.Connection) -> State:
             peers.drop_peer(connection, peer)
             return self._state._replace(counts=measure(connection, held=None, wanted=None))
 
@@ -340,8 +292,8 @@ async def open_folder_index(
 
 async def _open(
     path: Path, randomness: Callable[[int], bytes], now_ns: int
-) -> tuple[Database, _State]:
-    def load(connection: sqlite3.Connection) -> _State:
+) -> tuple[Database, State]:
+    def load(connection: sqlite3.Connection) -> State:
         with transaction(connection):
             meta = dict(connection.execute("SELECT name, value FROM meta"))
             if not meta:
@@ -359,7 +311,7 @@ async def _open(
             _store_meta(connection, **meta)
         gaps = tuple(connection.execute("SELECT low, high FROM gaps"))
         counts = measure(connection, held=None, wanted=None)
-        return _State(**meta, counts=counts, gaps=gaps)
+        return State(**meta, counts=counts, gaps=gaps)
 
     if await asyncio.to_thread(is_marked, path):
         raise DamagedError(f"{path} was found damaged when it was last used.")

@@ -5,7 +5,7 @@ inside a transaction.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import blake3
 
@@ -38,6 +38,13 @@ def held_copies(connection: sqlite3.Connection) -> list[tuple[RelPath, Held]]:
     return _select(connection, "is_copy = 1 AND kind > 0 ORDER BY path", {})
 
 
+def files_after(
+    connection: sqlite3.Connection, path: str, limit: int
+) -> list[tuple[RelPath, Held]]:
+    condition = "path > :path AND kind = 2 ORDER BY path LIMIT :limit"
+    return _select(connection, condition, {"path": path, "limit": limit})
+
+
 def load_fingerprints(
     connection: sqlite3.Connection, under: RelPath | None
 ) -> dict[RelPath, Fingerprint]:
@@ -54,7 +61,8 @@ def entries_after(
     connection: sqlite3.Connection, sequence: int, limit: int
 ) -> list[tuple[int, RelPath, Entry]]:
     rows = connection.execute(
-        "SELECT sequence, path, entry FROM held WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        "SELECT sequence, path, entry FROM held WHERE sequence > ? AND NOT withheld "
+        "ORDER BY sequence LIMIT ?",
         (sequence, limit),
     )
     return [(number, RelPath(path), unpack_entry(entry)) for number, path, entry in rows]
@@ -84,7 +92,7 @@ def digest_of_live(connection: sqlite3.Connection) -> bytes:
 def store_rows(connection: sqlite3.Connection, rows: Iterable[Row], *, start: int) -> None:
     """Each replaces what was held at its path; `start` is the first one's sequence."""
     connection.executemany(
-        "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", _columns(rows, start)
+        "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", _columns(rows, start)
     )
 
 
@@ -106,10 +114,10 @@ def drop_tombstones(connection: sqlite3.Connection, sequence: int) -> int:
 
 
 def _select(
-    connection: sqlite3.Connection, condition: str, names: dict[str, str]
+    connection: sqlite3.Connection, condition: str, names: Mapping[str, str | int]
 ) -> list[tuple[RelPath, Held]]:
     rows = connection.execute(
-        f"SELECT path, sequence, entry, fingerprint FROM held WHERE {condition}", names
+        f"SELECT path, sequence, entry, fingerprint, damage FROM held WHERE {condition}", names
     )
     return [(RelPath(path), unpack_held(*columns)) for path, *columns in rows]
 
@@ -122,8 +130,8 @@ def _bounds(directory: RelPath) -> dict[str, str]:
 
 def _columns(
     rows: Iterable[Row], start: int
-) -> Iterator[tuple[int, str, int, int, bool, int | None, bytes, bytes | None]]:
-    for sequence, (path, entry, fingerprint, _) in enumerate(rows, start=start):
+) -> Iterator[tuple[int, str, int, int, bool, int | None, bytes, bytes | None, bytes | None]]:
+    for sequence, (path, entry, fingerprint, _, damage) in enumerate(rows, start=start):
         yield (
             sequence,
             path,
@@ -133,4 +141,5 @@ def _columns(
             content_key(entry.content) if entry.kind == Kind.FILE else None,
             pack_entry(entry),
             None if fingerprint is None else pack(fingerprint),
+            damage,
         )

@@ -43,7 +43,7 @@ ORDER BY depth DESC, id DESC
 _BEFORE_LIVE = (-1, -1, -1)
 _BEFORE_TOMBSTONES = (1 << 62, 1 << 62)
 _DETAILS = """
-SELECT wanted.path, held.sequence, held.entry, held.fingerprint,
+SELECT wanted.path, held.sequence, held.entry, held.fingerprint, held.damage,
        peers.device, wanted.id, wanted.sequence, wanted.entry
 FROM wanted JOIN peers ON peers.id = wanted.peer LEFT JOIN held ON held.path = wanted.path
 WHERE wanted.path IN (SELECT value FROM json_each(:paths)) ORDER BY wanted.path, wanted.peer
@@ -75,7 +75,7 @@ def wanted_at(connection: sqlite3.Connection, paths: Sequence[RelPath]) -> dict[
     """As `ports.FolderIndex.wanted_at`."""
     rows = connection.execute(_DETAILS, {"paths": path_list(paths)})
     wanted = {}
-    for (path, *columns), group in groupby(rows, key=lambda row: row[:4]):
+    for (path, *columns), group in groupby(rows, key=lambda row: row[:5]):
         listed = list(group)
         wanted[RelPath(path)] = Wanted(
             path=RelPath(path),
@@ -84,7 +84,7 @@ def wanted_at(connection: sqlite3.Connection, paths: Sequence[RelPath]) -> dict[
                 Offer(DeviceID(device), number, unpack_entry(offered))
                 for *_, device, _, number, offered in listed
             ),
-            stamp=max(row[5] for row in listed),
+            stamp=max(row[6] for row in listed),
         )
     return wanted
 

@@ -77,11 +77,14 @@ def unpack_entry(packed: bytes) -> Entry:
     )
 
 
-def unpack_held(sequence: int, entry: bytes, fingerprint: bytes | None) -> Held:
+def unpack_held(
+    sequence: int, entry: bytes, fingerprint: bytes | None, damage: bytes | None
+) -> Held:
     return Held(
         unpack_entry(entry),
         None if fingerprint is None else unpack_fingerprint(fingerprint),
         sequence,
+        damage,
     )
 
 

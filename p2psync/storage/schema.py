@@ -82,6 +82,31 @@ CREATE TABLE chunks (
     PRIMARY KEY (digest, manifest)
 ) WITHOUT ROWID
 """,
+    """
+-- Of a file whose bytes are not the entry's though its fingerprint is: the content id of what they
+-- are, empty where they cannot be read.
+ALTER TABLE held ADD COLUMN damage BLOB;
+-- Whether no peer is told of the row: it was found damaged after it was recorded.
+ALTER TABLE held ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX held_damaged ON held (path) WHERE damage IS NOT NULL;
+
+-- A row is a file that was found so, now or some time ago.
+CREATE TABLE findings (
+    path TEXT PRIMARY KEY,
+    found_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- The one row is how far the reading of all files has come, see ports.Scrub.
+CREATE TABLE scrub (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    begun_ns INTEGER NOT NULL,
+    finished_ns INTEGER NOT NULL,
+    position TEXT NOT NULL,
+    files INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    damaged INTEGER NOT NULL
+)
+""",
 )
 
 DEVICE_MIGRATIONS = (

@@ -13,7 +13,8 @@ from p2psync.storage.packing import path_list
 
 # total() and not sum(): offers may claim sizes whose sum overflows, and sum() then fails.
 _HELD = """
-SELECT total(kind = 2), total(iif(kind = 2, size, 0)), total(is_copy AND kind > 0)
+SELECT total(kind = 2), total(iif(kind = 2, size, 0)), total(is_copy AND kind > 0),
+       total(damage IS NOT NULL), total(iif(damage IS NULL, 0, size))
 FROM held WHERE {paths}
 """
 _WANTED = """
@@ -31,15 +32,16 @@ def measure(
     wanted: Iterable[RelPath] | None,
 ) -> Counts:
     """The counts over these paths of the two tables alone (None: over all)."""
-    files, size, conflicts = _select(connection, _HELD, held)
+    files, size, conflicts, damaged, damaged_size = _select(connection, _HELD, held)
     need_files, need_size, deletes = _select(connection, _WANTED, wanted)
     return Counts(
         files=files,
         bytes=size,
-        need_files=need_files,
-        need_bytes=need_size,
+        need_files=need_files + damaged,
+        need_bytes=need_size + damaged_size,
         need_deletes=deletes,
         conflicts=conflicts,
+        damaged=damaged,
     )
 
 
@@ -50,11 +52,10 @@ def shifted(totals: Counts, *, before: Counts, after: Counts) -> Counts:
 
 def _select(
     connection: sqlite3.Connection, query: str, paths: Iterable[RelPath] | None
-) -> tuple[int, int, int]:
+) -> list[int]:
     if paths is None:
         row = connection.execute(query.format(paths="TRUE")).fetchone()
     else:
         some = query.format(paths="path IN (SELECT value FROM json_each(?))")
         row = connection.execute(some, (path_list(paths),)).fetchone()
-    first, second, third = row
-    return int(first), int(second), int(third)
+    return [int(value) for value in row]

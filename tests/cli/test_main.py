@@ -33,6 +33,8 @@ NEED_DAEMON = [
     "conflicts diff a",
     "conflicts keep a",
     "approve Sync",
+    "verify",
+    "verify Sync --no-wait",
 ]
 
 WRONG = [

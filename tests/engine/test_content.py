@@ -154,6 +154,7 @@ async def test_a_large_file_goes_on_where_it_stopped(lab: Lab, ada: Device, bob:
     first = chunked(BIG)[0].size
     bob.disk.write("big", BIG[:first] + bytes(len(BIG) - first))
     assert await ada.contents.stage_large(large("a", BIG, bob, cyd)) is None
+    await bob.integrity.judge_suspects()
     assert bob.local.pending
     lab.connect(ada, cyd)
     asked = bob.requests

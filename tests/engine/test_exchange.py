@@ -58,9 +58,13 @@ class Peer:
         self.exchange = Exchange(FOLDER, self.session, index, self)
         self.arrived = 0
         self.rolled = 0
+        self.mended = 0
 
     def offers_arrived(self) -> None:
         self.arrived += 1
+
+    def may_be_mended(self) -> None:
+        self.mended += 1
 
     async def rolled_back(self) -> None:
         self.rolled += 1

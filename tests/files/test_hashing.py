@@ -1,4 +1,5 @@
 import errno
+import mmap
 import os
 from collections.abc import Callable
 from functools import partial
@@ -104,3 +105,69 @@ def test_no_descriptor_is_left_open(folder: Folder, system: InterposedSystem) ->
     with pytest.raises(OSError, match="Input/output"):
         folder.disk.hash_file(rel("file"))
     assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+@pytest.mark.parametrize("size", [20, BIG])
+def test_a_fresh_read_asks_the_disk_and_leaves_nothing_remembered(
+    folder: Folder, system: InterposedSystem, size: int
+) -> None:
+    folder.write("it", bytes_of(1, size))
+    calls: list[str] = []
+    system.before = lambda name, _: calls.append(name)
+
+    assert folder.disk.read(Place(rel("it"), 5, 10), fresh=True) == bytes_of(1, size)[5:15]
+    about = [call for call in calls if call in ("read", "forget_cached")]
+    assert about[-3:] == ["forget_cached", "read", "forget_cached"]
+    assert folder.disk.hash_file(rel("it"), fresh=True) == folder.disk.hash_file(rel("it"))
+
+
+def test_whole_pages_are_forgotten_since_the_system_leaves_parts_of_them(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write("it", bytes_of(1, 5 * mmap.PAGESIZE))
+    asked: set[tuple[int, int]] = set()
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda _, offset, size, advice: asked.add((offset, size))
+    )
+
+    folder.disk.read(Place(rel("it"), mmap.PAGESIZE + 1, mmap.PAGESIZE), fresh=True)
+    assert asked == {(mmap.PAGESIZE, 2 * mmap.PAGESIZE)}
+
+
+def test_a_fresh_read_is_a_read_where_the_system_cannot_forget(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    folder.write("it", b"123")
+    system.before = fails("forget_cached", errno.EINVAL)
+
+    assert folder.disk.read(Place(rel("it"), 0, 3), fresh=True) == b"123"
+
+
+def test_a_file_that_is_open_or_mapped_for_writing_is_told(folder: Folder) -> None:
+    folder.write("it", b"123")
+    path = folder.root / "it"
+    with path.open("rb"):
+        assert not folder.disk.is_being_written(rel("it"))
+    with path.open("r+b") as file:
+        assert folder.disk.is_being_written(rel("it"))
+        mapped = mmap.mmap(file.fileno(), 0)
+    assert folder.disk.is_being_written(rel("it"))
+    mapped.close()
+    assert not folder.disk.is_being_written(rel("it"))
+
+
+def test_where_the_system_does_not_tell_nobody_is_taken_to_write(
+    folder: Folder, system: InterposedSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write("it", b"123")
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EACCES, "not yours")
+
+    monkeypatch.setattr("fcntl.fcntl", refuse)
+    assert not folder.disk.is_being_written(rel("it"))
+
+
+def test_a_file_that_is_gone_is_written_by_nobody(folder: Folder) -> None:
+    with pytest.raises(FileChangedError):
+        folder.disk.is_being_written(rel("it"))

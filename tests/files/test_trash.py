@@ -1,8 +1,12 @@
+import errno
 import os
 from pathlib import Path
 
+import pytest
+
+from p2psync.files.adopt import release_root
 from p2psync.ports import Outcome
-from tests.files.folder import LATER_NS, Folder, disk_at, make_folder
+from tests.files.folder import LATER_NS, TOKEN, Folder, disk_at, make_folder
 from tests.files.interposed import InterposedSystem
 from tests.support.steps import TOMBSTONE, apply, file, link, place, seen, step
 
@@ -47,6 +51,48 @@ def test_without_a_trash_nothing_is_kept(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "other", max_bytes=0)
     discard(folder, "it")
     assert folder.trash() == []
+    assert folder.left_in_staging() == []
+
+
+@pytest.mark.parametrize("max_bytes", [0, 10**9])
+def test_what_was_damaged_has_a_place_of_its_own_and_stays_there(
+    tmp_path: Path, max_bytes: int
+) -> None:
+    folder = make_folder(tmp_path / "other", max_bytes=max_bytes)
+    place(folder.disk, "it", file(b"rot"))
+    mending = step(folder.disk, "it", file(b"new"), expected=seen(folder.disk, "it"))
+
+    (result,) = folder.disk.commit([mending], damaged=True)
+
+    assert result.outcome is Outcome.DONE
+    disk_at(folder.root, max_age_days=0, max_bytes=0).prune_trash()
+    damaged = folder.root / ".p2psync/damaged/2030-03-17/174640-1/it"
+    assert damaged.read_bytes() == b"rot"
+    assert (folder.root / "it").read_bytes() == b"new"
+    assert (folder.trash(), folder.left_in_staging()) == ([], [])
+    release_root(folder.root, TOKEN)
+    assert damaged.exists()
+
+
+def test_what_was_damaged_is_kept_after_a_crash_too(tmp_path: Path) -> None:
+    system = InterposedSystem()
+    folder = make_folder(tmp_path / "other", system, max_bytes=0)
+    place(folder.disk, "it", file(b"rot"))
+    mending = step(folder.disk, "it", file(b"new"), expected=seen(folder.disk, "it"))
+
+    def full(name: str, args: tuple[object, ...]) -> None:
+        if name == "make_directory" and args[1] == "damaged":
+            raise OSError(errno.ENOSPC, "full")
+
+    system.before = full
+    folder.disk.commit([mending], damaged=True)
+    (left,) = folder.left_in_staging()
+    assert left.startswith("damaged-")
+    system.before = lambda *_: None
+    folder.reopen(max_bytes=0).prune_trash()
+
+    damaged = folder.root / ".p2psync/damaged/2030-03-17/174640-1/it"
+    assert damaged.read_bytes() == b"rot"
     assert folder.left_in_staging() == []
 
 

@@ -78,13 +78,13 @@ class SimulatedDisk(MemoryDisk):
         self.on_call("look")
         return super().look(paths)
 
-    def hash_file(self, path: RelPath) -> Hashed:
+    def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
         self._may_fail("hash_file", path)
-        return super().hash_file(path)
+        return super().hash_file(path, fresh=fresh)
 
-    def read(self, place: Place) -> bytes:
+    def read(self, place: Place, *, fresh: bool = False) -> bytes:
         self._may_fail("read", place.path)
-        return super().read(place)
+        return super().read(place, fresh=fresh)
 
     def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
         self._may_fail("stage")
@@ -104,11 +104,11 @@ class SimulatedDisk(MemoryDisk):
         self._may_fail("unstage")
         super().unstage(names)
 
-    def commit(self, steps: Sequence[Step]) -> list[Result]:
+    def commit(self, steps: Sequence[Step], *, damaged: bool = False) -> list[Result]:
         self._may_fail("commit")
         before, edits = dict(self._nodes), self.edits
         try:
-            results = super().commit(steps)
+            results = super().commit(steps, damaged=damaged)
         except CrashError:
             # The directories were not synced.
             self._unsynced = (before, edits)

@@ -2,7 +2,7 @@ import msgspec
 
 from p2psync.core.entry import Kind
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Cursor, Offer, Row
+from p2psync.ports import Cursor, Held, Offer, Row
 from p2psync.storage.folder_index import SqliteFolderIndex
 from tests.storage.builders import (
     ANNA,
@@ -33,7 +33,7 @@ async def test_held_finds_what_is_there_and_leaves_out_what_is_not(
     await index.record(TREE)
     found = await index.held([RelPath("a/b/c"), RelPath("nowhere"), RelPath("a/gone")])
     assert set(found) == {"a/b/c", "a/gone"}
-    assert found[RelPath("a/b/c")] == (file("c"), fingerprint_of(file("c")), 3)
+    assert found[RelPath("a/b/c")] == Held(file("c"), fingerprint_of(file("c")), 3)
     assert found[RelPath("a/gone")].fingerprint is None
     assert await index.held([]) == {}
 

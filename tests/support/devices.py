@@ -11,7 +11,9 @@ from p2psync.core.entry import Kind
 from p2psync.core.ids import DeviceID
 from p2psync.engine.content import Contents
 from p2psync.engine.exchange import Exchange
+from p2psync.engine.integrity import Integrity
 from p2psync.engine.local import Brakes, LocalChanges
+from p2psync.engine.mend import Mender
 from p2psync.engine.problems import Problems
 from p2psync.engine.pull import Puller
 from p2psync.engine.session import Session
@@ -69,8 +71,29 @@ class Device:
             own=self.id,
             brakes=brakes,
             committed=self.announce,
+            suspect=lambda paths: self.integrity.suspect(paths),
         )
-        self.supplier = Supplier(index, disk, self.local.mark)
+        self.integrity = Integrity(
+            FOLDER,
+            index,
+            disk,
+            lab.clock,
+            self.turn,
+            edited=self.local.mark,
+            damaged=self.may_be_mended,
+            recorded=self.announce,
+        )
+        self.mender = Mender(
+            index,
+            disk,
+            lab.clock,
+            self.contents,
+            self.local,
+            self.integrity,
+            self.problems,
+            self.turn,
+        )
+        self.supplier = Supplier(index, disk, self.integrity.suspect)
         self.requests = 0
         """Chunks that it was asked for."""
         self.announced = 0
@@ -88,6 +111,9 @@ class Device:
 
     def offers_arrived(self) -> None:
         self.puller.notice()
+
+    def may_be_mended(self) -> None:
+        self.mender.hurry()
 
     async def rolled_back(self) -> None:
         for session in self.exchanges:
@@ -124,7 +150,11 @@ class Device:
 
     async def work(self) -> None:
         await self.scan()
+        await self.integrity.judge_suspects()
         await self.puller.run_until_idle()
+        if await self.mender.mend():
+            self.puller.try_again()
+            self.announce()
 
     async def is_at_rest(self) -> bool:
         return (
@@ -240,6 +270,20 @@ class Lab:
             await asyncio.gather(sending, return_exceptions=True)
             del device.exchanges[session]
             self.changed.set()
+
+    def forget(self, one: Device, other: Device) -> None:
+        """Do not connect them again when their session ends."""
+        self._pairs -= {(one, other), (other, one)}
+
+    async def settle(self) -> None:
+        """Let all that is under way between the devices be done."""
+        while True:
+            self.changed.clear()
+            try:
+                async with asyncio.timeout(_STUCK_S):
+                    await self.changed.wait()
+            except TimeoutError:
+                return
 
     async def converge(self, devices: Iterable[Device]) -> dict[str, bytes | str | None]:
         """Let the devices work until all are at rest; the tree that all of them then have."""

@@ -51,6 +51,9 @@ class MemoryDisk:
         self._nodes: dict[RelPath, _Node] = {}
         self._staged: dict[str, bytearray] = {}
         self._trash: list[bytes] = []
+        self._set_aside: list[bytes] = []
+        self.written: set[str] = set()
+        """Paths that a program has open for writing."""
         self._next_inode = 1
         self._lock = threading.RLock()
         self._interventions: dict[str, list[Callable[[], None]]] = defaultdict(list)
@@ -105,6 +108,14 @@ class MemoryDisk:
                 executable=old is not None and old.executable,
             )
 
+    def rot(self, path: str, *, at: int = 0) -> None:
+        """Change a byte of a file, and nothing that a stat tells."""
+        with self._lock:
+            node = self._nodes[RelPath(path)]
+            data = bytearray(node.data)
+            data[at] ^= 1
+            self._nodes[RelPath(path)] = replace(node, data=bytes(data))
+
     def link(self, path: str, target: str) -> None:
         with self._lock:
             now = self._time()
@@ -158,6 +169,10 @@ class MemoryDisk:
 
     def trash(self) -> list[bytes]:
         return self._trash
+
+    def set_aside(self) -> list[bytes]:
+        """Contents of the files that were damaged."""
+        return self._set_aside
 
     # --- inside ------------------------------------------------------------------------------
 
@@ -224,7 +239,7 @@ class MemoryDisk:
             found = {path: self._find(path) for path in paths}
             return {path: self._seen(path, node) if node else None for path, node in found.items()}
 
-    def hash_file(self, path: RelPath) -> Hashed:
+    def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
         with self._lock:
             self._begin("hash_file")
             self._check("hash_file", path)
@@ -241,7 +256,13 @@ class MemoryDisk:
             raise FileChangedError(f"“{path}” is no file.")
         return node
 
-    def read(self, place: Place) -> bytes:
+    def is_being_written(self, path: RelPath) -> bool:
+        with self._lock:
+            self._begin("is_being_written")
+            self._file(path)
+            return path in self.written
+
+    def read(self, place: Place, *, fresh: bool = False) -> bytes:
         with self._lock:
             self._begin("read")
             self._check("read", place.path)
@@ -298,10 +319,15 @@ class MemoryDisk:
             self._begin("staged_names")
             return sorted(self._staged)
 
-    def commit(self, steps: Sequence[Step]) -> list[Result]:
+    def commit(self, steps: Sequence[Step], *, damaged: bool = False) -> list[Result]:
         with self._lock:
             self._begin("commit")
-            return [self._carry_out(step) for step in steps]
+            before = len(self._trash)
+            results = [self._carry_out(step) for step in steps]
+            if damaged:
+                self._set_aside += self._trash[before:]
+                del self._trash[before:]
+            return results
 
     def _carry_out(self, step: Step) -> Result:
         try:

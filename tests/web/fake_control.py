@@ -12,6 +12,20 @@ ANA: Json = {"id": "abcdefghijklmn-bbbbbbbbbbbbbb-cccccccccccccc-dddddddddddddd"
 BEN: Json = {"id": "bcdefghijklmno-bbbbbbbbbbbbbb-cccccccccccccc-dddddddddddddd", "name": "ben"}
 
 
+def verified(**changes: object) -> Json:
+    """What `status` tells of a folder that was never verified."""
+    return {
+        "running": False,
+        "begun": None,
+        "finished": None,
+        "files": 0,
+        "bytes": 0,
+        "damaged": 0,
+        "findings": [],
+        **changes,
+    }
+
+
 def folder(**changes: object) -> Json:
     """A folder at rest, as `status` tells it."""
     return {
@@ -24,6 +38,7 @@ def folder(**changes: object) -> Json:
         "need_files": 0,
         "need_bytes": 0,
         "conflicts": 0,
+        "verify": verified(),
         "problems": [],
         **changes,
     }
@@ -122,6 +137,9 @@ class FakeControl:
 
     async def folder_rescan(self, *, name: str) -> Json:
         return await self._answer("folder_rescan", name=name)
+
+    async def verify(self, *, name: str | None = None, rate: float | None = None) -> Json:
+        return await self._answer("verify", name=name, rate=rate)
 
     async def approve(self, *, name: str) -> Json:
         return await self._answer("approve", name=name)
