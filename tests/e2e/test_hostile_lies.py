@@ -1,0 +1,306 @@
+"""A member that lies about content, asks for what is not its own, or says too much of it."""
+
+import os
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from p2psync.core.entry import Chunk, Entry, Kind
+from p2psync.core.ids import Digest
+from p2psync.core.manifest import content_id_of_manifest, encode_manifest
+from p2psync.core.statements import Rename, Signed, encode_statement, encode_statements
+from p2psync.core.version import Dot, deletion_successor
+from p2psync.protocol.messages import (
+    MISSING,
+    Addresses,
+    AnyMessage,
+    ChunkReply,
+    ChunkRequest,
+    FolderOffer,
+    FolderWithdrawn,
+    ManifestReply,
+    ManifestRequest,
+    Ping,
+    Roster,
+    Status,
+)
+from p2psync.protocol.wire import encode_frame
+from tests.e2e.device import FOLDER
+from tests.e2e.harness import everywhere
+from tests.e2e.hostile import REPLICA, Answer, Conversation, digest, file, supplying
+from tests.e2e.processes import eventually
+from tests.e2e.site import DIARY, SECRET, Site
+
+MIB = 1 << 20
+
+
+# --- lies about content -------------------------------------------------------------------------
+
+
+def test_a_file_whose_bytes_are_others_never_lands_and_its_author_is_dropped(site: Site) -> None:
+    good = b"what it says it is"
+    known = supplying(good)
+
+    def answer(message: AnyMessage) -> Sequence[tuple[AnyMessage, bytes]]:
+        if isinstance(message, ChunkRequest) and digest(good) in message.digests:
+            return known(message)
+        return supplying(lie=b"x" * 10)(message)
+
+    talk = site.talk(answer=answer)
+    before = len(site.ada.log_text())
+    wrong = [(f"wrong {number}", file(number, bytes([number]) * 32, 10)) for number in range(1, 9)]
+    talk.offer(("good", file(9, digest(good), len(good))))
+    everywhere([site.ada, site.bob], "good", good)
+    for count, one in enumerate(wrong, start=2):
+        # Each in a request of its own, so that each counts.
+        talk.offer(one)
+        talk.until(
+            lambda count=count: len(talk.heard_of(ChunkRequest)) >= count or talk.ended.is_set()
+        )
+    site.is_refused(talk, before, "wrong data several times")
+    for path, _ in wrong:
+        assert site.ada.read(path) is None
+    site.check()
+
+
+def _manifest_of(*chunks: tuple[bytes, int]) -> tuple[bytes, bytes, int]:
+    manifest = tuple(Chunk(Digest(digest(data)), size) for data, size in chunks)
+    return (
+        content_id_of_manifest(manifest),
+        encode_manifest(manifest),
+        sum(size for _, size in chunks),
+    )
+
+
+def _supplying_manifest(manifest: bytes, chunks: Answer) -> Answer:
+    def answer(message: AnyMessage) -> Sequence[tuple[AnyMessage, bytes]]:
+        if isinstance(message, ManifestRequest):
+            return [(ManifestReply(message.request), manifest)]
+        return chunks(message)
+
+    return answer
+
+
+DATA = (os.urandom(200_000), os.urandom(200_000))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sent"),
+    [((200_000, 300_000), 1), ((300_000, 100_000), 1), ((200_000, 200_000), 0)],
+    ids=["a chunk that is shorter", "a chunk that is longer", "another manifest"],
+)
+def test_a_manifest_that_lies_gives_no_file_and_its_author_is_dropped(
+    site: Site, sizes: tuple[int, int], sent: int
+) -> None:
+    content, manifest, size = _manifest_of(*zip(DATA, sizes, strict=True))
+    shown = manifest if sent else manifest[:36] + bytes(32) + manifest[68:]
+    talk = site.talk(answer=_supplying_manifest(shown, supplying(*DATA)))
+    before = len(site.ada.log_text())
+    # Other names are tried when the first is put off.
+    talk.offer(*((f"liar {size} {at}", file(at, content, size)) for at in range(1, 5)))
+    site.is_refused(talk, before, "wrong data several times")
+    assert not list(site.ada.root.glob("liar*"))
+    site.check()
+
+
+def test_a_claim_of_all_the_disk_takes_none_of_it(site: Site) -> None:
+    facts = os.statvfs(site.ada.root)
+    count = min(facts.f_bavail * facts.f_frsize // (16 * MIB) + 2, 900_000)
+    content, manifest, size = _manifest_of((DATA[0], 200_000), *[(b"no", 16 * MIB)] * count)
+    talk = site.talk(answer=_supplying_manifest(manifest, supplying(DATA[0])))
+    talk.offer(("huge", file(1, content, size)), ("huger", file(2, content, 1 << 50)))
+    talk.until(lambda: talk.heard_of(ManifestRequest), what="the manifest is asked for")
+    least = [facts.f_bavail]
+
+    def told() -> bool:
+        least.append(os.statvfs(site.ada.root).f_bavail)
+        return any(problem["path"] == "huge" for problem in site.ada.problems())
+
+    eventually(told, within=20, what="the file is a problem", every=0.005)
+    # Others write to this disk too.
+    assert (facts.f_bavail - min(least)) * facts.f_frsize < 2_000 * MIB
+    site.check()
+
+
+def test_an_index_in_which_everything_is_deleted_waits_for_approval(site: Site) -> None:
+    for number in range(150):
+        site.bob.write(f"many/{number}", f"{number}")
+    talk = site.talk()
+    paths = {f"many/{number}" for number in range(150)}
+    talk.until(lambda: paths <= talk.index.keys(), what="ada holds and tells all of it")
+    deleted = [
+        (
+            path,
+            Entry(
+                Kind.TOMBSTONE,
+                deletion_successor(
+                    talk.index[path].version, Dot(REPLICA, at), now_ns=1, author="mallory"
+                ),
+            ),
+        )
+        for at, path in enumerate(sorted(talk.index), start=1)
+    ]
+    talk.offer(*deleted)
+    eventually(lambda: "approve" in str(site.ada.folder()), within=20, what="the deletions wait")
+    site.check()
+    for device in (site.ada, site.bob):
+        assert len(list((device.root / "many").iterdir())) == 150
+
+
+# --- replies --------------------------------------------------------------------------------------
+
+REPLIES: dict[str, Callable[[int], tuple[AnyMessage, bytes]]] = {
+    "more than was asked for": lambda number: (ChunkReply(number, (1, 1, 1)), b"abc"),
+    "sizes that do not add up": lambda number: (ChunkReply(number, (9,)), b"abc"),
+    "sizes below nothing": lambda number: (ChunkReply(number, (-5,)), b""),
+    "nothing at all": lambda number: (ChunkReply(number, ()), b""),
+    "a manifest": lambda number: (ManifestReply(number), b"x" * 72),
+}
+
+
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES.keys())
+def test_a_reply_that_does_not_fit_ends_the_session(
+    site: Site, reply: Callable[[int], tuple[AnyMessage, bytes]]
+) -> None:
+    talk = site.talk(
+        answer=lambda asked: [reply(asked.request)] if isinstance(asked, ChunkRequest) else ()
+    )
+    before = len(site.ada.log_text())
+    talk.offer(("unfit", file(1, bytes(32), 3)))
+    site.is_refused(talk, before, "does not fit its request")
+    site.check()
+
+
+def test_replies_that_nobody_asked_for_are_passed_over(site: Site) -> None:
+    talk = site.talk()
+    for number in range(300):
+        talk.say(ChunkReply(number, (100_000,)), bytes(100_000))
+        talk.say(ManifestReply(number), bytes(72))
+    site.check()
+    assert not talk.ended.is_set()
+
+
+# --- requests -------------------------------------------------------------------------------------
+
+
+def _asks(site: Site, talk: Conversation, folder: str, content: bytes) -> bool:
+    """Whether ada gave it the content."""
+    number = len(talk.heard) + 1000
+    talk.say(ChunkRequest(number, folder, (content,)))
+    talk.say(ManifestRequest(number, folder, content))
+
+    def chunks() -> list[ChunkReply]:
+        return [reply for reply in talk.heard_of(ChunkReply) if reply.request == number]
+
+    def manifests() -> list[ManifestReply]:
+        return [reply for reply in talk.heard_of(ManifestReply) if reply.request == number]
+
+    talk.until(lambda: chunks() and manifests(), what="both are answered")
+    return chunks()[0].sizes != (MISSING,)
+
+
+def test_content_is_given_out_of_the_folder_that_was_named_and_of_no_other(site: Site) -> None:
+    site.ada.write("public", b"for all")
+    everywhere([site.bob], "public", b"for all")
+    talk = site.talk()
+    assert _asks(site, talk, FOLDER, digest(b"for all"))
+    for folder in (FOLDER, DIARY, "nowhere", "..", "x" * 64):
+        assert not _asks(site, talk, folder, digest(SECRET)), folder
+    site.ada.ok("folder", "pause", FOLDER)
+    assert not _asks(site, talk, FOLDER, digest(b"for all"))
+    site.ada.ok("folder", "resume", FOLDER)
+    talk.share()
+    talk.until(lambda: _asks(site, talk, FOLDER, digest(b"for all")), what="it is given again")
+    assert SECRET.decode() not in str(talk.heard) and DIARY not in str(talk.heard)
+    site.check()
+
+
+def test_more_requests_than_are_allowed_end_the_session(site: Site) -> None:
+    site.ada.write("large", os.urandom(20 * MIB))
+    site.check()
+    talk = site.talk(reads=False)
+    before = len(site.ada.log_text())
+    chunk = digest(b"for all")
+    frames = [encode_frame(ChunkRequest(number, FOLDER, (chunk,) * 1024)) for number in range(2000)]
+    talk.raw(b"".join(frames))
+    eventually(
+        lambda: "more at once" in site.ada.log_text()[before:], within=20, what="ada says why"
+    )
+    site.check()
+
+
+# --- floods ---------------------------------------------------------------------------------------
+
+FLOODS: dict[str, Sequence[AnyMessage]] = {
+    "pings": [Ping()] * 1000,
+    "statuses": [Status(FOLDER, number, (1 << 63) - 1) for number in range(1000)],
+    "addresses": [
+        Addresses(tuple((os.urandom(32), f"10.{n}.0.{at}", 9) for at in range(250)))
+        for n in range(20)
+    ],
+    "offers of the folder": [FolderOffer(FOLDER, number, 9, 0, 0) for number in range(1, 200)],
+    "offers of others": [FolderOffer(f"f{number}", 1, 9, 0, 0) for number in range(200)],
+    "withdrawals": [FolderWithdrawn(FOLDER)] * 200,
+}
+
+
+@pytest.mark.parametrize("messages", FLOODS.values(), ids=FLOODS.keys())
+@pytest.mark.parametrize("reads", [True, False], ids=["who reads", "who does not read"])
+def test_a_flood_holds_up_nobody_else(
+    site: Site, messages: Sequence[AnyMessage], reads: bool
+) -> None:
+    talk = site.talk(reads=reads)
+    flood = b"".join(encode_frame(message) for message in messages)
+    for _ in range(3):
+        talk.raw(flood)
+    site.check()
+
+
+def test_a_flood_of_offers_of_folders_ends_the_session(site: Site) -> None:
+    talk = site.talk()
+    before = len(site.ada.log_text())
+    talk.raw(*(encode_frame(FolderOffer(f"f{number}", 1, 9, 0, 0)) for number in range(300)))
+    site.is_refused(talk, before, "more folders than anyone has")
+    assert "f1" not in site.ada.ok("folder", "list").out
+    site.check()
+
+
+def test_forged_rosters_cost_time_of_a_thread_and_change_nothing(site: Site) -> None:
+    talk = site.talk()
+    before = site.ada.status()["devices"]
+    forged = [
+        Signed(
+            encode_statement(Rename(site.mallory.own.device, site.mallory.own.device, "eve", n)),
+            bytes(64),
+        )
+        for n in range(4000)
+    ]
+    payload = encode_statements(frozenset(forged))
+    for _ in range(5):
+        talk.say(Roster(), payload)
+    site.check()
+    talk.say(Roster(), site.mallory.roster.encode())
+    names = [row["name"] for row in site.ada.status()["devices"]]
+    assert names == [row["name"] for row in before]
+
+
+def test_a_roster_that_is_none_ends_the_session(site: Site) -> None:
+    talk = site.talk()
+    before = len(site.ada.log_text())
+    talk.say(Roster(), b"\x92\x01\xdd\xff\xff\xff\xff")
+    site.is_refused(talk, before, "malformed roster")
+    site.check()
+
+
+def test_a_peer_that_never_reads_holds_bounded_memory(site: Site) -> None:
+    site.ada.write("much", os.urandom(24 * MIB))
+    site.check()
+    helper = site.talk()
+    content = helper.index_of("much").content
+    number = 5
+    helper.say(ManifestRequest(number, FOLDER, content))
+    helper.until(lambda: helper.manifests, what="the manifest comes")
+    chunks = tuple(chunk.digest for chunk in helper.manifests[-1])
+    talk = site.talk(reads=False)
+    talk.raw(*(encode_frame(ChunkRequest(number, FOLDER, chunks)) for number in range(20)))
+    site.check(rss_mib=600)
