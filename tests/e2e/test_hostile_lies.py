@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 
@@ -37,6 +38,10 @@ MIB = 1 << 20
 # --- lies about content -------------------------------------------------------------------------
 
 
+def _has_asked(talk: Conversation, times: int) -> bool:
+    return len(talk.heard_of(ChunkRequest)) >= times or talk.ended.is_set()
+
+
 def test_a_file_whose_bytes_are_others_never_lands_and_its_author_is_dropped(site: Site) -> None:
     good = b"what it says it is"
     known = supplying(good)
@@ -54,8 +59,8 @@ def test_a_file_whose_bytes_are_others_never_lands_and_its_author_is_dropped(sit
     for count, one in enumerate(wrong, start=2):
         # Each in a request of its own, so that each counts.
         talk.offer(one)
-        talk.until(
-            lambda count=count: len(talk.heard_of(ChunkRequest)) >= count or talk.ended.is_set()
+        eventually(
+            partial(_has_asked, talk, count), within=20, what="it is asked for, or hung up on"
         )
     site.is_refused(talk, before, "wrong data several times")
     for path, _ in wrong:
@@ -304,3 +309,13 @@ def test_a_peer_that_never_reads_holds_bounded_memory(site: Site) -> None:
     talk = site.talk(reads=False)
     talk.raw(*(encode_frame(ChunkRequest(number, FOLDER, chunks)) for number in range(20)))
     site.check(rss_mib=600)
+
+
+def test_a_path_with_a_losing_version_that_nobody_can_have_goes_on_changing(site: Site) -> None:
+    site.ada.write("contested", b"one")
+    everywhere([site.bob], "contested", b"one")
+    talk = site.talk(answer=supplying())
+    talk.offer(("contested", file(1, digest(b"never sent"), 10)))
+    talk.until(lambda: talk.heard_of(ChunkRequest), what="the losing content is asked for")
+    site.bob.write("contested", b"two")
+    everywhere([site.ada], "contested", b"two")
