@@ -21,7 +21,6 @@ import msgspec
 from p2psync.core.entry import Entry, Kind, Manifest
 from p2psync.core.manifest import decode_manifest
 from p2psync.core.roster import OwnDevice, Roster, decode_statements
-from p2psync.core.statements import Signed
 from p2psync.core.version import Dot, first_version
 from p2psync.net.identity import (
     IdentityFiles,
@@ -67,6 +66,15 @@ def file(number: int, content: bytes, size: int, **changes: Any) -> Entry:
     return msgspec.structs.replace(entry, **changes)
 
 
+def link(number: int, target: str) -> Entry:
+    version = first_version(Dot(REPLICA, number), stamp=number, author="mallory")
+    return Entry(Kind.SYMLINK, version, target.encode())
+
+
+def pack(batch: Sequence[tuple[int, str, Entry]]) -> bytes:
+    return zlib.compress(msgspec.msgpack.encode(batch))
+
+
 def nothing(_: AnyMessage) -> Sequence[tuple[AnyMessage, bytes]]:
     return ()
 
@@ -108,9 +116,9 @@ class Mallory:
 
         return asyncio.run_coroutine_threadsafe(bounded(), self._loop).result()
 
-    def pair(self, device: Device) -> None:
-        """Become a member of the device's group."""
-        host, _, port = device.address().rpartition(":")
+    def pair(self, device: Device, *, address: str | None = None) -> None:
+        """Become a member of the device's group, over another address if one is given."""
+        host, _, port = (address or device.address()).rpartition(":")
         joined = join(
             host,
             int(port),
@@ -120,12 +128,10 @@ class Mallory:
             random_bytes=os.urandom,
         )
         peer = self.do(joined)
-        _, roster = msgspec.msgpack.decode(peer.payload, type=tuple[str, bytes])
-        self.learn(decode_statements(roster))
+        name, roster = msgspec.msgpack.decode(peer.payload, type=tuple[str, bytes])
+        self.roster = self.roster.add(self.own, certificate=peer.certificate, name=name)
+        self.roster = self.roster.merge(decode_statements(roster), self.own)
         self._certificates[device.name] = peer.certificate
-
-    def learn(self, statements: Sequence[Signed]) -> None:
-        self.roster = self.roster.merge(statements, self.own)
 
     def connect(
         self, device: Device, *, answer: Answer = nothing, reads: bool = True, greets: bool = True
@@ -203,19 +209,18 @@ class Conversation:
     def say(self, message: AnyMessage, payload: bytes = b"") -> None:
         self.raw(encode_frame(message, payload), payload)
 
-    def share(self, folder: str = FOLDER) -> None:
+    def share(self, folder: str = FOLDER, *, sequence: int = 1_000_000) -> None:
         """Take part in a folder with a new index, and know nothing of the other's."""
         self._upto = 0
         self.epoch += 1
-        self.say(FolderOffer(folder, self.epoch, 1_000_000, 0, 0))
+        self.say(FolderOffer(folder, self.epoch, sequence, 0, 0))
 
     def offer(self, *entries: tuple[str, Entry], folder: str = FOLDER) -> None:
         """Put these into the index that it claims to have."""
         after = self._upto
         self._upto += len(entries)
         batch = [(after + at, path, entry) for at, (path, entry) in enumerate(entries, start=1)]
-        payload = zlib.compress(msgspec.msgpack.encode(batch))
-        self.say(IndexBatch(folder, self.epoch, after, self._upto), payload)
+        self.say(IndexBatch(folder, self.epoch, after, self._upto), pack(batch))
 
     def heard_of(self, kind: type[T]) -> list[T]:
         return [message for message in list(self.heard) if isinstance(message, kind)]

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from tests.e2e.hostile import Conversation, Mallory
 from tests.e2e.processes import eventually
 
 RSS_MIB = 300
+DESCRIPTORS = 100
 DIARY = "diary"
 """A folder that is shared between the honest ones only."""
 SECRET = b"what only the diary holds"
@@ -41,8 +43,15 @@ class Site(NamedTuple):
         one.write(f"check {number}", f"{number}")
         everywhere([other], f"check {number}", f"{number}".encode())
         assert_sound_logs({device.name: device.log_text() for device in (self.ada, self.bob)})
-        assert peak_mib(self.ada) < rss_mib
-        assert peak_mib(self.bob) < rss_mib
+        for device in (self.ada, self.bob):
+            assert peak_mib(device) < rss_mib
+            assert descriptors(device) < DESCRIPTORS
+
+    def outside(self) -> Path:
+        """An empty directory that no folder holds."""
+        place = Path(tempfile.mkdtemp(dir=self.ada.root.parent)) / "outside"
+        place.mkdir()
+        return place
 
     def is_refused(self, talk: Conversation, before: int, why: str) -> None:
         """Wait until ada has ended it and says why, in its log after that place."""
@@ -55,11 +64,20 @@ class Site(NamedTuple):
         eventually(told, within=20, what=f"ada says “{why}” in its log")
 
 
+def _process(device: Device) -> Path:
+    assert device.process is not None and device.process.poll() is None, f"{device.name} ended"
+    return Path(f"/proc/{device.process.pid}")
+
+
 def peak_mib(device: Device) -> int:
     """The most memory that the daemon ever had."""
-    assert device.process is not None and device.process.poll() is None, f"{device.name} ended"
-    status = Path(f"/proc/{device.process.pid}/status").read_text()
+    status = (_process(device) / "status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+
+
+def descriptors(device: Device) -> int:
+    """How many the daemon has open."""
+    return len(list((_process(device) / "fd").iterdir()))
 
 
 @contextlib.contextmanager

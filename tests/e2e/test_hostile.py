@@ -7,11 +7,19 @@ import msgspec
 import pytest
 
 from p2psync.core.version import MAX_STAMP, Dot, Version, first_version
-from p2psync.protocol.messages import FolderOffer, Hello, IndexAck, IndexBatch, Ping, Status
+from p2psync.protocol.messages import (
+    ChunkRequest,
+    FolderOffer,
+    Hello,
+    IndexAck,
+    IndexBatch,
+    Ping,
+    Status,
+)
 from p2psync.protocol.wire import MAX_PACKED_ENTRIES, encode_frame
 from tests.e2e.device import FOLDER
 from tests.e2e.harness import everywhere
-from tests.e2e.hostile import REPLICA, digest, file, supplying
+from tests.e2e.hostile import REPLICA, digest, file, link, supplying
 from tests.e2e.site import Site
 
 # --- frames -------------------------------------------------------------------------------------
@@ -33,6 +41,9 @@ FRAMES: dict[str, bytes] = {
     + b"\xff" * 8
     + b"\xcf"
     + b"\xff" * 8,
+    "a number below nothing": b"\0\0\0\x06\0\0\0\0\x94\x0b\xa1a\xff\x00",
+    "a request for too much": encode_frame(ChunkRequest(1, FOLDER, (bytes(32),) * 1025)),
+    "a request for no digest": encode_frame(ChunkRequest(1, FOLDER, (b"",))),
     "a second introduction": encode_frame(Hello(1, (), "x", bytes(32), 0)),
     "the web": b"GET / HTTP/1.1\r\n\r\n",
 }
@@ -82,11 +93,17 @@ BATCHES: dict[str, Any] = {
         f"the path {path[:12]!r}": (1, path, _FILE)
         for path in (
             "../outside", "/etc/passwd", "a/../../b", "a//b", "", ".", ".p2psync/folder",
-            ".P2PSYNC/x", "a/.p2psync/tmp", "nul\0", "n" * 256, "/".join(["x" * 250] * 16), _DEEP,
+            ".P2PSYNC/x", "a/.p2psync/tmp", "nul\0", "n" * 256, "/".join(["x" * 250] * 16),
+            "/".join(["y" * 250] * 17), _DEEP,
         )
     },
     "a path that is no text": (1, msgspec.Raw(b"\xa2\xff\xfe"), _FILE),
     "a copy of what is outside": (1, "a", file(1, digest(b"x"), 1, copy_of="../a")),
+    "a file below nothing": (1, "a", file(1, digest(b"x"), -1)),
+    "a file without a digest": (1, "a", file(1, b"", 1)),
+    "a file with half a digest": (1, "a", file(1, bytes(16), 1)),
+    "a link to nowhere": (1, "a", link(1, "")),
+    "a link with a zero": (1, "a", link(1, "a\0b")),
     "a file of an exbibyte": (1, "a", file(1, digest(b"x"), 1 << 60)),
     "a stamp after the end": (1, "a", file(1, digest(b"x"), 1, version=_version(stamp=1 << 63))),
     "a long vector": (

@@ -1,6 +1,8 @@
 """A member that lies about content, asks for what is not its own, or says too much of it."""
 
 import os
+import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -17,18 +19,22 @@ from p2psync.protocol.messages import (
     AnyMessage,
     ChunkReply,
     ChunkRequest,
+    FolderDigest,
     FolderOffer,
     FolderWithdrawn,
+    IndexAck,
+    IndexBatch,
     ManifestReply,
     ManifestRequest,
     Ping,
+    Pong,
     Roster,
     Status,
 )
 from p2psync.protocol.wire import encode_frame
 from tests.e2e.device import FOLDER
 from tests.e2e.harness import everywhere
-from tests.e2e.hostile import REPLICA, Answer, Conversation, digest, file, supplying
+from tests.e2e.hostile import REPLICA, Answer, Conversation, digest, file, link, pack, supplying
 from tests.e2e.processes import eventually
 from tests.e2e.site import DIARY, SECRET, Site
 
@@ -108,6 +114,25 @@ def test_a_manifest_that_lies_gives_no_file_and_its_author_is_dropped(
     site.check()
 
 
+def test_wrong_bytes_are_not_asked_for_again_at_once_and_come_from_another(site: Site) -> None:
+    true = b"as bob wrote it"
+    asked: list[float] = []
+
+    def lie(message: AnyMessage) -> Sequence[tuple[AnyMessage, bytes]]:
+        if isinstance(message, ChunkRequest) and digest(true) in message.digests:
+            asked.append(time.monotonic())
+        return supplying(lie=b"as mallory has it")(message)
+
+    talk = site.talk(answer=lie)
+    talk.offer(("twofold", file(1, digest(true), len(true))))
+    eventually(lambda: len(asked) > 1, within=20, what="it is asked for once more")
+    assert asked[1] - asked[0] > 1.5
+    assert site.ada.read("twofold") is None
+    site.bob.write("twofold", true)
+    everywhere([site.ada], "twofold", true)
+    site.check()
+
+
 def test_a_claim_of_all_the_disk_takes_none_of_it(site: Site) -> None:
     facts = os.statvfs(site.ada.root)
     count = min(facts.f_bavail * facts.f_frsize // (16 * MIB) + 2, 900_000)
@@ -150,6 +175,146 @@ def test_an_index_in_which_everything_is_deleted_waits_for_approval(site: Site) 
     site.check()
     for device in (site.ada, site.bob):
         assert len(list((device.root / "many").iterdir())) == 150
+
+
+def test_what_lies_behind_a_gap_in_an_index_is_not_taken_and_not_acknowledged(site: Site) -> None:
+    before, beyond = b"before the gap", b"beyond the gap"
+    first = ("before the gap", file(1, digest(before), len(before)))
+    last = ("beyond the gap", file(2, digest(beyond), len(beyond)))
+    talk = site.talk(answer=supplying(before, beyond))
+    talk.say(IndexBatch(FOLDER, talk.epoch, 5, 6), pack([(6, *last)]))
+    talk.say(Ping())
+    talk.until(lambda: talk.heard_of(Pong), what="it has come by the batch")
+    assert all(each.received == 0 for each in talk.heard_of(IndexAck))
+    talk.offer(first, last)
+    everywhere([site.ada, site.bob], last[0], beyond)
+    everywhere([site.ada, site.bob], first[0], before)
+    site.check()
+
+
+def test_an_index_that_breaks_off_goes_on_from_what_was_taken(site: Site) -> None:
+    taken, other = b"taken before it broke", b"told after it broke"
+    talk = site.talk(answer=supplying(taken))
+    log = len(site.ada.log_text())
+    talk.offer(("taken", file(1, digest(taken), len(taken))))
+    everywhere([site.ada, site.bob], "taken", taken)
+    wrong = [(3, "b", file(3, digest(b"x"), 1)), (2, "a", file(2, digest(b"x"), 1))]
+    talk.say(IndexBatch(FOLDER, talk.epoch, 1, 3), pack(wrong))
+    site.is_refused(talk, log, "out of order")
+    again = site.mallory.connect(site.ada, answer=supplying(other))
+    again.until(lambda: _cursors(again), what="ada says how far it got")
+    assert _cursors(again)[0] == (talk.epoch, 1)
+    again.say(FolderOffer(FOLDER, talk.epoch, 9, 0, 0))
+    entry = file(2, digest(other), len(other))
+    again.say(IndexBatch(FOLDER, talk.epoch, 1, 2), pack([(2, "after it broke", entry)]))
+    everywhere([site.ada, site.bob], "after it broke", other)
+    assert site.ada.read("a") is None
+    assert site.ada.read("b") is None
+    site.check()
+
+
+def test_one_whose_digest_is_another_is_asked_for_its_whole_index_again(site: Site) -> None:
+    content = b"held before the drift"
+    talk = site.talk(answer=supplying(content))
+    log = len(site.ada.log_text())
+    talk.share(sequence=1)
+    talk.offer(("drifted", file(1, digest(content), len(content))))
+    everywhere([site.ada, site.bob], "drifted", content)
+
+    def differs() -> bool:
+        # Both have to be at rest, and who is cannot be known from here.
+        ours = max((batch.upto for batch in talk.heard_of(IndexBatch)), default=0)
+        epoch = next(each.epoch for each in talk.heard_of(FolderOffer) if each.folder == FOLDER)
+        talk.say(IndexAck(FOLDER, epoch, ours, ours))
+        talk.say(FolderDigest(FOLDER, 1, ours, bytes(32)))
+        return talk.ended.is_set()
+
+    eventually(differs, within=20, what="the drift is found")
+    site.is_refused(talk, log, "drifted apart")
+    again = site.mallory.connect(site.ada)
+    again.until(lambda: _cursors(again), what="ada says how far it got")
+    assert _cursors(again)[0] == (0, 0)
+    assert site.ada.read("drifted") == content
+    site.check()
+
+
+def _cursors(talk: Conversation) -> list[tuple[int, int]]:
+    """How far ada says it knows mallory's index."""
+    return [
+        (each.cursor_epoch, each.cursor_sequence)
+        for each in talk.heard_of(FolderOffer)
+        if each.folder == FOLDER
+    ]
+
+
+# --- places ---------------------------------------------------------------------------------------
+
+
+def test_a_link_that_leads_out_is_no_way_out(site: Site) -> None:
+    outside = site.outside()
+    through = b"through the door"
+    talk = site.talk(answer=supplying(through))
+    doors = [("door", link(1, str(outside))), ("up", link(2, ".."))]
+    talk.offer(*doors)
+    for name, _ in doors:
+        eventually((site.ada.root / name).is_symlink, within=20, what="the link is there")
+    entry = file(3, digest(through), len(through))
+    talk.offer(("door/file", entry), ("up/file", entry), ("door/more/file", entry))
+    talk.until(lambda: talk.heard_of(ChunkRequest), what="the file is on its way")
+    site.check()
+    assert list(outside.iterdir()) == []
+    assert not (site.ada.root.parent / "file").exists()
+    # What leads out is not looked into either.
+    (outside / "private").write_bytes(b"nobody's business")
+    site.check()
+    assert not _asks(site, talk, FOLDER, digest(b"nobody's business"))
+    assert "door/private" not in talk.index
+
+
+def test_a_directory_swapped_for_a_link_just_before_the_write_leads_nowhere(site: Site) -> None:
+    outside = site.outside()
+    place, aside = site.ada.root / "swapped", outside.parent / "aside"
+    site.ada.write("swapped/first", b"1")
+    everywhere([site.bob], "swapped/first", b"1")
+    known = supplying(b"swapped in")
+    swapped = threading.Event()
+
+    def swap_and_answer(message: AnyMessage) -> Sequence[tuple[AnyMessage, bytes]]:
+        # It asks for the bytes after it has decided where they go.
+        if isinstance(message, ChunkRequest) and not swapped.is_set():
+            place.rename(aside)
+            place.symlink_to(outside)
+            swapped.set()
+        return known(message)
+
+    talk = site.talk(answer=swap_and_answer)
+    entry = file(1, digest(b"swapped in"), len(b"swapped in"))
+    talk.offer(("swapped/a", entry), ("swapped/b", entry), ("swapped/new/c", entry))
+    talk.until(swapped.is_set, what="it is swapped")
+    site.check()
+    assert list(outside.iterdir()) == []
+    # That it is a link now is a change like any other.
+    eventually((site.bob.root / "swapped").is_symlink, within=20, what="bob has the link")
+    assert list(outside.iterdir()) == []
+    site.check()
+
+
+def test_a_name_of_control_characters_is_a_name_and_drives_no_terminal(site: Site) -> None:
+    name = "bell\x07 \x1b[2J\x1b]0;owned\x07\r\nlevel=error"
+    site.ada.write(name, b"mine")
+    everywhere([site.bob], name, b"mine")
+    theirs = b"theirs"
+    talk = site.talk(answer=supplying(theirs))
+    talk.offer((name, file(1, digest(theirs), len(theirs))))
+    eventually(
+        lambda: any(name[:4] in row["path"] for row in site.ada.conflicts()),
+        within=20,
+        what="both are kept",
+    )
+    said = site.ada.ok("conflicts", "list").out + site.ada.ok("status").out + site.ada.log_text()
+    assert "bell" in said
+    assert not {"\x07", "\x1b", "\r"} & set(said)
+    site.check()
 
 
 # --- replies --------------------------------------------------------------------------------------
@@ -217,6 +382,30 @@ def test_content_is_given_out_of_the_folder_that_was_named_and_of_no_other(site:
     talk.share()
     talk.until(lambda: _asks(site, talk, FOLDER, digest(b"for all")), what="it is given again")
     assert SECRET.decode() not in str(talk.heard) and DIARY not in str(talk.heard)
+    site.check()
+
+
+def test_what_lies_in_the_trash_in_the_home_or_beside_the_folder_is_given_to_nobody(
+    site: Site,
+) -> None:
+    site.bob.write("replaced", b"an older version")
+    everywhere([site.ada], "replaced", b"an older version")
+    site.bob.write("replaced", b"the newer one")
+    everywhere([site.ada], "replaced", b"the newer one")
+    internal = site.ada.root / ".p2psync"
+
+    def in_the_trash() -> bool:
+        files = [path for path in internal.rglob("*") if path.is_file()]
+        return any(path.read_bytes() == b"an older version" for path in files)
+
+    eventually(in_the_trash, within=10, what="the older version is in the trash")
+    talk = site.talk()
+    assert _asks(site, talk, FOLDER, digest(b"the newer one"))
+    secret = [path for top in (internal, site.ada.home) for path in top.rglob("*")]
+    asked = {digest(path.read_bytes()) for path in secret if path.is_file()}
+    assert len(asked) > 5
+    for content in asked:
+        assert not _asks(site, talk, FOLDER, content)
     site.check()
 
 
