@@ -43,10 +43,10 @@ async def bob(lab: Lab, ada: Device) -> Device:
 
 
 async def _dropped(device: Device) -> None:
-    """When its only session has ended."""
-    (session,) = device.exchanges
+    """When the sessions that were begun for it have ended, if they have not already."""
     async with asyncio.timeout(5):
-        await session.closed.wait()
+        for session in list(device.exchanges):
+            await session.closed.wait()
 
 
 async def hold(device: Device, **files: bytes) -> None:
