@@ -253,6 +253,9 @@ class Cluster:
         self._past_received += session.link.bytes_received
         self._past_sent += session.link.bytes_sent
         if self.sessions.get(session.peer) is not session:
+            if not session.ready:
+                device = short_device_id(session.peer)
+                _log.info("not introduced device=%s reason=%s", device, reason)
             return
         del self.sessions[session.peer]
         self._offers.pop(session.peer, None)

@@ -84,7 +84,12 @@ class Contents:
         for at in range(0, len(local), 64):
             await deliver(await asyncio.to_thread(self._read_verified, local[at : at + 64]))
         needs = [
-            Need(Digest(content), wanting[0].entry.size, _sources(wanting))
+            Need(
+                Digest(content),
+                wanting[0].entry.size,
+                _sources(wanting),
+                exact=len({file.entry.size for file in wanting}) == 1,
+            )
             for content, wanting in by_content.items()
             if not any(file.path in outcomes for file in wanting)
         ]
@@ -218,6 +223,8 @@ def _describes(manifest: Manifest, entry: Entry) -> bool:
     return (
         content_id_of_manifest(manifest) == entry.content
         and sum(chunk.size for chunk in manifest) == entry.size
+        # One digest is of one size.
+        and len(set(manifest)) == len({chunk.digest for chunk in manifest})
     )
 
 

@@ -26,6 +26,8 @@ class Need(NamedTuple):
     digest: Digest
     size: int
     sources: frozenset[DeviceID]
+    exact: bool = True
+    """Whether all sources say this size. Otherwise it is a guess, and none is to blame for it."""
 
 
 Deliver = Callable[[Sequence[tuple[Digest, bytes]]], Awaitable[None]]
@@ -101,7 +103,9 @@ class _Fetch:
 
 def _verify(batch: Sequence[Need], replies: Sequence[bytes | None]) -> list[bool]:
     return [
-        data is not None and blake3.blake3(data).digest() == need.digest
+        data is not None
+        and (len(data) == need.size or not need.exact)
+        and blake3.blake3(data).digest() == need.digest
         for need, data in zip(batch, replies, strict=True)
     ]
 

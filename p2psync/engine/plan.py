@@ -41,9 +41,36 @@ class Planner:
         self._kept: dict[RelPath, int] = {}
         """Directories to keep though peers deleted or replaced them, and the stamps of their
         offers: children are in them that nobody deleted."""
+        self._absent: dict[RelPath, tuple[int, frozenset[bytes]]] = {}
+        """By path: losing contents that cannot be had now, and the stamp of the offers."""
 
     def keep_directory(self, wanted: Wanted) -> None:
         self._kept[wanted.path] = wanted.stamp
+
+    def can_do_without(self, item: Item) -> bool:
+        """Have the next plan of the path pass over offers of this losing content, as if they had
+        not come yet: it cannot be had now, and is not to hold up what can. False for the winner
+        itself, and where nothing live would be left to decide on; all is tried again then."""
+        origin, content = item.origin, item.decision.winner.content
+        stamp, known = self._absent.pop(origin.path, (origin.stamp, frozenset()))
+        if item.path == origin.path:
+            return False
+        absent = (known if stamp == origin.stamp else frozenset()) | {content}
+        live = {offer.entry.content for offer in origin.offers if offer.entry.is_live}
+        if content not in live or live <= absent:
+            return False
+        self._absent[origin.path] = (origin.stamp, absent)
+        return True
+
+    def _without_absent(self, wanted: Wanted) -> Wanted:
+        if wanted.path not in self._absent:
+            return wanted
+        stamp, absent = self._absent[wanted.path]
+        if stamp != wanted.stamp:
+            del self._absent[wanted.path]
+            return wanted
+        offers = tuple(each for each in wanted.offers if each.entry.content not in absent)
+        return wanted._replace(offers=offers)
 
     def is_going(self, wanted: Wanted) -> bool:
         """Whether the path is to be deleted."""
@@ -51,7 +78,8 @@ class Planner:
         return not kept and not _decide(wanted).winner.is_live
 
     async def plan(self, wanted: Sequence[Wanted]) -> Plans:
-        tasks = {item.path: _Task(item, item) for item in wanted}
+        present = [self._without_absent(item) for item in wanted]
+        tasks = {item.path: _Task(item, item) for item in present}
         plans: dict[RelPath, Item] = {}
         settled: dict[RelPath, list[tuple[RelPath, Offer]]] = {}
         blocked: dict[RelPath, Wanted] = {}

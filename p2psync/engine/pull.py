@@ -240,6 +240,8 @@ class Puller:
         origin = item.origin
         if error is not None:
             self._attempts.put_off(origin, LATER_S, self._disk.kind_of_problem(error, item.path))
+        elif self._planner.can_do_without(item):
+            self._progress += 1
         elif any(session.peer in item.decision.sources for session in self._contents.connected()):
             self._attempts.put_off(origin, LATER_S)
         elif item.path != origin.path and origin.held is not None:

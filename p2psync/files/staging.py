@@ -54,6 +54,10 @@ def stage(tree: Tree, files: Iterable[tuple[str, int, Pieces]]) -> None:
                         tree.system.start_writing(file, len(data), offset)
 
 
+_LEFT_FREE = 1024**3
+"""Bytes that reserved room leaves on a disk, or a hundredth of the disk if that is less."""
+
+
 @contextmanager
 def _opened(system: System, area: int, name: str, size: int) -> Iterator[int]:
     """The staging file with that name and size, empty if it was not there before. One that is made
@@ -85,12 +89,21 @@ def _give_size(system: System, file: int, old: int, new: int) -> None:
         system.truncate(file, 0)
     if new >= _RESERVED_FROM:
         try:
+            _check_room(system, file, new)
             system.allocate(file, new)
             return
         except OSError as error:
             if error.errno not in _CANNOT_RESERVE:
                 raise
     system.truncate(file, new)
+
+
+def _check_room(system: System, file: int, size: int) -> None:
+    """Some file systems reserve what is left before they say that it is not enough, and until then
+    nobody else can write. What a peer says of a size must not do that to a disk."""
+    free, total = system.room(file)
+    if total and size > free - min(_LEFT_FREE, total // 100):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def stage_copy(tree: Tree, name: str, size: int, offset: int, source: Place) -> bool:

@@ -134,6 +134,11 @@ class System:
         """Reserve room for a file of `size` bytes and give it that size."""
         _call(_fallocate, descriptor, 0, 0, size)
 
+    def room(self, descriptor: int) -> tuple[int, int]:
+        """Bytes that we may still write on this file system, and its size. Zeros: not known."""
+        facts = os.fstatvfs(descriptor)
+        return facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
+
     def copy_range(self, source: int, target: int, count: int, offsets: tuple[int, int]) -> int:
         return os.copy_file_range(source, target, count, *offsets)
 

@@ -1,9 +1,15 @@
 """Entries compared, and files recognised as unchanged."""
 
+import msgspec
 import pytest
 
 from p2psync.core.entry import Entry, Fingerprint, Kind
 from tests.support.builders import directory, file, symlink, tombstone
+
+
+def larger(entry: Entry) -> Entry:
+    return msgspec.structs.replace(entry, size=entry.size + 1)
+
 
 SEEN = Fingerprint(Kind.FILE, 1, 2, 3, 4, executable=False, racy=False)
 
@@ -39,6 +45,7 @@ def test_a_file_that_was_read_in_the_tick_of_its_change_is_never_taken_as_unchan
     [
         (file("a1", "x"), file("b1", "x"), True, "who wrote it does not matter"),
         (file("a1", "x"), file("a1", "y"), False, "other bytes"),
+        (file("a1", "x"), larger(file("a1", "x")), False, "only a liar gives it another size"),
         (directory("a1"), directory("b1"), True, "directories have no content"),
         (directory("a1"), tombstone("b1"), False, "nothing is no directory"),
         (symlink("a1", "x"), symlink("b1", "y"), False, "links that lead elsewhere"),

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.harness import Lab, assert_sound_logs
+from tests.e2e.site import Site, hostile_site
 
 DEFAULT_LIMIT_S = 60
 _LOG_TAIL = 6_000
@@ -74,3 +75,16 @@ def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
         shutil.rmtree(tmp_path, ignore_errors=True)
     if not request.node.stash.get(_FAILED, False):
         assert_sound_logs(logs)
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with hostile_site(tmp_path_factory.mktemp("hostile")) as site:
+        yield site
+
+
+@pytest.fixture
+def site(group: Site) -> Iterator[Site]:
+    """Shared by the tests of a file: what one of them does to it must not trouble the next."""
+    with group.mallory:
+        yield group

@@ -1,8 +1,11 @@
+import asyncio
 import random
 
+import blake3
 import pytest
 
-from p2psync.core.entry import Entry, Kind
+from p2psync.core.entry import Chunk, Entry, Kind
+from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, first_version
@@ -37,6 +40,13 @@ async def bob(lab: Lab, ada: Device) -> Device:
     bob = await lab.device("bob")
     lab.connect(ada, bob)
     return bob
+
+
+async def _dropped(device: Device) -> None:
+    """When the sessions that were begun for it have ended, if they have not already."""
+    async with asyncio.timeout(5):
+        for session in list(device.exchanges):
+            await session.closed.wait()
 
 
 async def hold(device: Device, **files: bytes) -> None:
@@ -89,6 +99,32 @@ async def test_a_file_that_lies_about_its_size_is_not_staged(ada: Device, bob: D
     liar = small("a", b"1", bob)
     entry = Entry(Kind.FILE, liar.entry.version, liar.entry.content, 5)
     assert await ada.contents.stage_small([liar._replace(entry=entry)]) == {}
+
+
+async def test_who_says_another_size_than_it_sends_is_dropped_in_the_end(
+    ada: Device, bob: Device
+) -> None:
+    await hold(bob, one=b"1")
+    liar = small("a", b"1", bob)
+    entry = Entry(Kind.FILE, liar.entry.version, liar.entry.content, 5)
+    for _ in range(3):
+        assert await ada.contents.stage_small([liar._replace(entry=entry)]) == {}
+    await _dropped(ada)
+
+
+async def test_where_peers_tell_two_sizes_of_one_content_who_sends_it_is_not_to_blame(
+    lab: Lab, ada: Device, bob: Device
+) -> None:
+    await hold(bob, one=b"1")
+    cyd = await lab.device("cyd")
+    lab.connect(ada, cyd)
+    honest, liar = small("a", b"1", bob), small("b", b"1", cyd)
+    liar = liar._replace(entry=Entry(Kind.FILE, liar.entry.version, liar.entry.content, 5))
+    for _ in range(5):
+        staged = await ada.contents.stage_small([liar, honest])
+        assert list(staged) == ["a"]
+        await ada.contents.drop(each for each in staged.values() if isinstance(each, Staged))
+    assert ada.is_connected_to(bob)
 
 
 async def test_a_file_that_cannot_be_staged_keeps_no_other_from_it(
@@ -175,5 +211,39 @@ async def test_a_manifest_that_is_another_counts_against_the_peer(ada: Device, b
     await bob.index.save_manifest(wanted.entry.content, chunked(BIG))
     for _ in range(3):
         assert await ada.contents.stage_large(wanted) is None
-    (session,) = ada.exchanges
-    await session.closed.wait()
+    await _dropped(ada)
+
+
+async def _lie(bob: Device, *chunks: tuple[bytes, int]) -> FileWanted:
+    """A file whose manifest bob has, and that says of each of these data that it has a size."""
+    await hold(bob, **{f"part{number}": data for number, (data, _) in enumerate(chunks)})
+    manifest = tuple(Chunk(Digest(blake3.blake3(data).digest()), size) for data, size in chunks)
+    content = content_id_of_manifest(manifest)
+    await bob.index.save_manifest(content, manifest)
+    version = first_version(Dot(7, 1), stamp=1, author="bob")
+    entry = Entry(Kind.FILE, version, content, sum(size for _, size in chunks))
+    return FileWanted(RelPath("a"), entry, frozenset([bob.id]))
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(200_000, 200_000), (200_000, 50_000), (99_999, 200_001), (100_001, 199_999)],
+    ids=["shorter", "one longer", "the first longer", "the first shorter"],
+)
+async def test_a_manifest_that_lies_about_sizes_gives_no_file_and_ends_the_session(
+    ada: Device, bob: Device, sizes: tuple[int, int]
+) -> None:
+    parts = (BIG[:100_000], BIG[100_000:200_000])
+    wanted = await _lie(bob, (parts[0], sizes[0]), (parts[1], sizes[1] + 100_000))
+    for _ in range(3):
+        assert await ada.contents.stage_large(wanted) is None
+    await _dropped(ada)
+
+
+async def test_a_manifest_that_gives_one_chunk_two_sizes_counts_against_the_peer(
+    ada: Device, bob: Device
+) -> None:
+    wanted = await _lie(bob, (BIG[:200_000], 200_000), (BIG[:200_000], 100_000))
+    for _ in range(3):
+        assert await ada.contents.stage_large(wanted) is None
+    await _dropped(ada)

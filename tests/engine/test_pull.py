@@ -305,6 +305,45 @@ async def test_losers_of_several_peers_are_each_kept(ada: Device) -> None:
     assert len(conflicts(tree)) == 2
 
 
+async def test_a_loser_that_nobody_has_now_holds_up_nothing_and_is_kept_later(lab: Lab) -> None:
+    ada, cyd = await lab.devices("ada cyd")
+    cyd.disk.write("it", "lost for now")
+    await cyd.scan()
+    loser = await held(cyd, "it")
+    later = first_version(Dot(2, 1), stamp=loser.version.stamp + 1, author="bob")
+    await offer(ada, cyd.id, ("it", loser))
+    await offer(ada, BOB, ("it", Entry(Kind.SYMLINK, later, b"theirs")))
+    await pull(ada)
+    assert ada.disk.tree() == {"it": "theirs"}
+    # Nobody may take it for settled yet.
+    assert not (await held(ada, "it")).version.covers(loser.version.dot)
+    assert await wanted(ada) == ["it"]
+    lab.connect(ada, cyd)
+    tree = await lab.converge([ada, cyd])
+    assert tree["it"] == "theirs"
+    assert [tree[path] for path in conflicts(tree)] == [b"lost for now"]
+
+
+async def test_a_loser_is_tried_again_though_the_winner_cannot_be_had(lab: Lab) -> None:
+    ada, cyd = await lab.devices("ada cyd")
+    cyd.disk.write("it", "to be kept")
+    await cyd.scan()
+    loser = await held(cyd, "it")
+    later = first_version(Dot(2, 1), stamp=loser.version.stamp + 1, author="bob")
+    known = Cursor(cyd.index.epoch, cyd.index.sequence)
+    await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)])
+    await offer(ada, BOB, ("it", Entry(Kind.FILE, later, bytes(32), 5)))
+    await pull(ada)
+    assert ada.disk.tree() == {}
+    lab.connect(ada, cyd)
+    async with asyncio.timeout(5):
+        while not conflicts(ada.disk.tree()):
+            await ada.work()
+            await asyncio.sleep(0)
+    tree = ada.disk.tree()
+    assert [tree[path] for path in conflicts(tree)] == [b"to be kept"]
+
+
 async def test_a_copy_that_a_peer_has_deleted_is_not_made_again(ada: Device) -> None:
     ada.disk.link("it", "mine")
     await ada.scan()

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 
 from p2psync.core.entry import Chunk
 from p2psync.core.ids import Digest
+from p2psync.files.syscalls import System
 from p2psync.ports import Place
 from tests.files.folder import Folder, make_folder
 from tests.files.interposed import InterposedSystem, fails
@@ -43,6 +45,38 @@ def test_a_file_larger_than_the_disk_is_refused_at_once(folder: Folder) -> None:
     with pytest.raises(OSError):
         folder.disk.stage([("c-1", 1 << 50, [])])
     assert folder.left_in_staging() == []
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "size", "fits"),
+    [
+        (10, 1000, 11, False),
+        (20, 1000, 11, False),
+        (22, 1000, 11, True),
+        (1500, 1_000_000, 1000, False),
+        (2500, 1_000_000, 1000, True),
+        (0, 0, 1, True),
+    ],
+    ids=["more than is free", "nearly all", "enough", "nearly all of much", "much", "not known"],
+)
+def test_room_that_is_not_there_is_not_tried_and_some_is_left_for_others(
+    folder: Folder,
+    system: InterposedSystem,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    free: int,
+    total: int,
+    size: int,
+    fits: bool,
+) -> None:
+    tried: list[str] = []
+    system.before = lambda name, _: tried.append(name)
+    monkeypatch.setattr(System, "room", lambda *_: (free * MIB, total * MIB))
+    monkeypatch.setattr(System, "allocate", lambda *_: None)
+    with contextlib.nullcontext() if fits else pytest.raises(OSError, match="No space"):
+        folder.disk.stage([("c-1", size * MIB, [])])
+    assert ("allocate" in tried) == fits
+    assert fits or folder.left_in_staging() == []
 
 
 def test_room_is_reserved_and_reads_as_unwritten(folder: Folder) -> None:

@@ -278,6 +278,8 @@ class MemoryDisk:
                 self._check("stage", name)
                 staged = self._staging(name, size)
                 for offset, data in pieces:
+                    if offset < 0 or offset + len(data) > size:
+                        raise ValueError("a piece lies outside of its file")
                     staged[offset : offset + len(data)] = data
 
     def _staging(self, name: str, size: int) -> bytearray:
