@@ -288,6 +288,27 @@ def test_without_flags_a_taken_name_is_still_refused(tmp_path: Path) -> None:
         assert (tmp_path / "two").read_bytes() == b"2"
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_where_permissions_cannot_be_set_the_content_lands_all_the_same(
+    folder: Folder, system: InterposedSystem, number: int
+) -> None:
+    system.before = fails("set_mode", number)
+    place(folder.disk, "it", file(b"old"))
+    place(folder.disk, "it", file(b"new", executable=True))
+    assert folder.tree() == {"it": b"new"}
+
+
+@pytest.mark.parametrize("new", [file(b"new"), TOMBSTONE])
+def test_the_other_name_of_a_hard_linked_file_keeps_its_content(folder: Folder, new) -> None:
+    folder.write("it", b"old")
+    (folder.root / "other").hardlink_to(folder.root / "it")
+    change = step(folder.disk, "it", new, expected=seen(folder.disk, "it"))
+    assert commit_one(folder, change) is Outcome.DONE
+    assert folder.tree()["other"] == b"old"
+    folder.write("other", b"edited later")
+    assert folder.tree().get("it") == (b"new" if new.data else None)
+
+
 # --- failures -----------------------------------------------------------------------------------
 
 
