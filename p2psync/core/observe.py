@@ -12,6 +12,8 @@ from p2psync.core.version import (
 )
 
 _LATEST = (1 << 63) - 1
+_TIME_STEPS_NS = (100, 10_000_000, 1_000_000_000, 2_000_000_000)
+"""Of NTFS, exFAT, many older file systems, and FAT; all cut off what is below."""
 
 
 class Observation(NamedTuple):
@@ -27,7 +29,15 @@ class Observation(NamedTuple):
 def is_new(held: Entry | None, seen: Observation) -> bool:
     if held is None:
         return seen.kind != Kind.TOMBSTONE
+    if seen.kind == Kind.FILE and _is_cut_from(held.mtime_ns, seen.mtime_ns):
+        seen = seen._replace(mtime_ns=held.mtime_ns)
     return _entry(held.version, seen, held.copy_of) != held
+
+
+def _is_cut_from(exact_ns: int, shown_ns: int) -> bool:
+    """Whether a file system with coarse times may show a file so that was given the exact time.
+    It is no news then: else all that is received there would come back as touched."""
+    return any(exact_ns - exact_ns % step == shown_ns for step in _TIME_STEPS_NS)
 
 
 def successor(

@@ -120,6 +120,45 @@ def test_a_file_time_that_fits_no_wire_is_brought_into_it(mtime_ns: int) -> None
     assert not is_new(after, seen)
 
 
+@pytest.mark.parametrize(
+    ("shown_ns", "news"),
+    [
+        (1_600_000_001_123_456_789, False),
+        (1_600_000_001_123_456_700, False),
+        (1_600_000_001_120_000_000, False),
+        (1_600_000_001_000_000_000, False),
+        (1_600_000_000_000_000_000, False),
+        (1_600_000_001_123_456_788, True),
+        (1_600_000_001_123_456_790, True),
+        (1_600_000_002_000_000_000, True),
+        (1_599_999_999_000_000_000, True),
+    ],
+    ids=[
+        "as it is",
+        "NTFS",
+        "exFAT",
+        "whole seconds",
+        "FAT",
+        "a bit earlier",
+        "a bit later",
+        "the next second",
+        "an earlier one",
+    ],
+)
+def test_a_time_that_the_file_system_cut_off_is_no_touch(shown_ns: int, *, news: bool) -> None:
+    held = file("a1", mtime_ns=1_600_000_001_123_456_789)
+    seen = _seen(held)._replace(mtime_ns=shown_ns)
+    assert is_new(held, seen) is news
+    assert is_new(held, seen._replace(content=CONTENT))
+    assert is_new(held, seen._replace(executable=True))
+
+
+def test_a_time_before_1970_is_cut_off_downwards() -> None:
+    held = file("a1", mtime_ns=-1)
+    assert not is_new(held, _seen(held)._replace(mtime_ns=-1_000_000_000))
+    assert is_new(held, _seen(held)._replace(mtime_ns=0))
+
+
 def test_an_edited_copy_is_still_a_copy_until_it_is_deleted() -> None:
     _, copy = conflict_copy(RelPath("a"), HELD)
     edited = _after(copy, _seen(HELD)._replace(content=CONTENT))

@@ -2,13 +2,16 @@
 these cases, and where the others are tested."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from p2psync.core.entry import Kind
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
+from p2psync.ports import Result, Step
 from tests.engine.test_pull import BOB, held, link, offer, pull, scan_and_pull, tombstone, wanted
 from tests.support.devices import Device, Lab, conflicts, device_id
 from tests.support.memory_disk import MemoryDisk
@@ -158,6 +161,40 @@ async def test_an_editors_save_by_a_temporary_file_makes_one_version(lab: Lab) -
     assert await lab.converge(devices) == {"it": b"two"}
     assert ada.index.counter == counter + 1
     assert bob.index.sequence == sequence + 1
+
+
+class WholeSeconds(MemoryDisk):
+    """Keeps no more of a file's time, and so has to be read once more after each change."""
+
+    def commit(self, steps: Sequence[Step]) -> list[Result]:
+        entries = [replace(step.entry, mtime_ns=_second(step.entry.mtime_ns)) for step in steps]
+        cut = [step._replace(entry=entry) for step, entry in zip(steps, entries, strict=True)]
+        return [
+            result._replace(step=step, fingerprint=mark and mark._replace(racy=True))
+            for step, result in zip(steps, super().commit(cut), strict=True)
+            for mark in [result.fingerprint]
+        ]
+
+
+def _second(time_ns: int) -> int:
+    return time_ns - time_ns % SECOND_NS
+
+
+async def test_what_a_coarse_file_system_makes_of_a_time_is_not_told_to_others(lab: Lab) -> None:
+    ada = await lab.device("ada")
+    bob = await lab.device("bob", disk=WholeSeconds(lab.clock.now_ns))
+    lab.connect(ada, bob)
+    ada.disk.write("it", "1", mtime_ns=1_600_000_000_123_456_789)
+    await lab.converge([ada, bob])
+    ada.disk.make_executable("it")
+    await lab.converge([ada, bob])
+    counter, sequence = bob.index.counter, ada.index.sequence
+    await bob.scan()
+    await lab.converge([ada, bob])
+    assert (bob.index.counter, ada.index.sequence) == (counter, sequence)
+    assert bob.disk.is_executable("it")
+    assert await held(ada, "it") == await held(bob, "it")
+    assert (await held(ada, "it")).mtime_ns == 1_600_000_000_123_456_789
 
 
 # --- deletions ----------------------------------------------------------------------------------
