@@ -163,6 +163,21 @@ async def test_an_editors_save_by_a_temporary_file_makes_one_version(lab: Lab) -
     assert bob.index.sequence == sequence + 1
 
 
+async def test_edits_after_the_clock_was_set_back_are_edits(lab: Lab) -> None:
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    ada.disk.write("it", "first")
+    ada.disk.write("other", "stays")
+    await lab.converge(devices)
+    lab.clock.set_by(-3 * 365 * DAY_S)
+    for number, device in enumerate((ada, bob, ada)):
+        device.disk.write("it", f"edit {number}")
+        tree = await lab.converge(devices)
+        assert tree == {"it": f"edit {number}".encode(), "other": b"stays"}
+    bob.disk.remove("it")
+    assert await lab.converge(devices) == {"other": b"stays"}
+
+
 class WholeSeconds(MemoryDisk):
     """Keeps no more of a file's time, and so has to be read once more after each change."""
 

@@ -446,6 +446,15 @@ def test_an_mtime_before_1970_is_kept(folder: Folder) -> None:
     assert mark.mtime_ns == -1_000_000_001
 
 
+@pytest.mark.parametrize("mtime_ns", [-(1 << 63) + 1, -1, 0, (1 << 63) - 1])
+def test_a_time_from_any_century_is_no_obstacle(folder: Folder, mtime_ns: int) -> None:
+    """A file system that does not reach so far shows another, which is none of a person's."""
+    mark = place(folder.disk, "it", file(b"1", mtime_ns=mtime_ns))
+    assert folder.disk.walk({rel("it"): mark}) == ([], [], [])
+    change = metadata("it", mark, executable=True, mtime_ns=-mtime_ns)
+    assert commit_one(folder, change) is Outcome.DONE
+
+
 def test_placing_beside_a_removed_directory_makes_it_anew(folder: Folder) -> None:
     """A handle of the removed one must not be used."""
     folder.make_directory("d")
