@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from p2psync.core.entry import Entry, Kind
+from p2psync.core.entry import Entry, Fingerprint, Kind
 from p2psync.core.version import (
     Dot,
     Version,
@@ -12,8 +12,6 @@ from p2psync.core.version import (
 )
 
 _LATEST = (1 << 63) - 1
-_TIME_STEPS_NS = (100, 10_000_000, 1_000_000_000, 2_000_000_000)
-"""Of NTFS, exFAT, many older file systems, and FAT; all cut off what is below."""
 
 
 class Observation(NamedTuple):
@@ -29,15 +27,23 @@ class Observation(NamedTuple):
 def is_new(held: Entry | None, seen: Observation) -> bool:
     if held is None:
         return seen.kind != Kind.TOMBSTONE
-    if seen.kind == Kind.FILE and _is_cut_from(held.mtime_ns, seen.mtime_ns):
-        seen = seen._replace(mtime_ns=held.mtime_ns)
     return _entry(held.version, seen, held.copy_of) != held
 
 
-def _is_cut_from(exact_ns: int, shown_ns: int) -> bool:
-    """Whether a file system with coarse times may show a file so that was given the exact time.
-    It is no news then: else all that is received there would come back as touched."""
-    return any(exact_ns - exact_ns % step == shown_ns for step in _TIME_STEPS_NS)
+def as_given(held: Entry | None, known: Fingerprint | None, seen: Observation) -> Observation:
+    """`seen`, but with the metadata that `held` was given where the disk still shows what it made
+    of that: not every file system has such exact or distant times, or an execute bit. Else all that
+    is received there would come back to the others as touched.
+
+    `known`: how the disk showed `held`.
+    """
+    if held is None or known is None or not held.kind == known.kind == seen.kind == Kind.FILE:
+        return seen
+    if seen.mtime_ns == known.mtime_ns:
+        seen = seen._replace(mtime_ns=held.mtime_ns)
+    if seen.executable == known.executable:
+        seen = seen._replace(executable=held.executable)
+    return seen
 
 
 def successor(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from p2psync.core.entry import Kind
+from p2psync.core.entry import Entry, Kind
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.ports import Result, Step
@@ -178,38 +178,48 @@ async def test_edits_after_the_clock_was_set_back_are_edits(lab: Lab) -> None:
     assert await lab.converge(devices) == {"other": b"stays"}
 
 
-class WholeSeconds(MemoryDisk):
-    """Keeps no more of a file's time, and so has to be read once more after each change."""
+class PoorDisk(MemoryDisk):
+    """Keeps whole seconds, shows every file as executable, and has to be read once more after each
+    change."""
 
     def commit(self, steps: Sequence[Step]) -> list[Result]:
-        entries = [replace(step.entry, mtime_ns=_second(step.entry.mtime_ns)) for step in steps]
-        cut = [step._replace(entry=entry) for step, entry in zip(steps, entries, strict=True)]
+        shown = [step._replace(entry=_shown(step.entry)) for step in steps]
         return [
             result._replace(step=step, fingerprint=mark and mark._replace(racy=True))
-            for step, result in zip(steps, super().commit(cut), strict=True)
+            for step, result in zip(steps, super().commit(shown), strict=True)
             for mark in [result.fingerprint]
         ]
 
 
-def _second(time_ns: int) -> int:
-    return time_ns - time_ns % SECOND_NS
+def _shown(entry: Entry) -> Entry:
+    second = entry.mtime_ns - entry.mtime_ns % SECOND_NS
+    return replace(entry, mtime_ns=second, executable=entry.kind == Kind.FILE)
 
 
-async def test_what_a_coarse_file_system_makes_of_a_time_is_not_told_to_others(lab: Lab) -> None:
+async def test_what_a_poor_file_system_makes_of_metadata_is_not_told_to_others(lab: Lab) -> None:
     ada = await lab.device("ada")
-    bob = await lab.device("bob", disk=WholeSeconds(lab.clock.now_ns))
+    bob = await lab.device("bob", disk=PoorDisk(lab.clock.now_ns))
     lab.connect(ada, bob)
-    ada.disk.write("it", "1", mtime_ns=1_600_000_000_123_456_789)
+    for name in ("it", "program"):
+        ada.disk.write(name, name, mtime_ns=1_600_000_000_123_456_789)
     await lab.converge([ada, bob])
-    ada.disk.make_executable("it")
+    ada.disk.make_executable("program")
     await lab.converge([ada, bob])
     counter, sequence = bob.index.counter, ada.index.sequence
     await bob.scan()
     await lab.converge([ada, bob])
     assert (bob.index.counter, ada.index.sequence) == (counter, sequence)
-    assert bob.disk.is_executable("it")
-    assert await held(ada, "it") == await held(bob, "it")
-    assert (await held(ada, "it")).mtime_ns == 1_600_000_000_123_456_789
+    for name in ("it", "program"):
+        entry = await held(bob, name)
+        assert entry == await held(ada, name)
+        assert entry.mtime_ns == 1_600_000_000_123_456_789
+        assert entry.executable == (name == "program")
+
+    bob.disk.write("it", "edited there")
+    await lab.converge([ada, bob])
+    assert ada.disk.read_text("it") == "edited there"
+    assert not ada.disk.is_executable("it")
+    assert ada.disk.is_executable("program")
 
 
 # --- deletions ----------------------------------------------------------------------------------

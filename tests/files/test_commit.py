@@ -294,8 +294,28 @@ def test_where_permissions_cannot_be_set_the_content_lands_all_the_same(
 ) -> None:
     system.before = fails("set_mode", number)
     place(folder.disk, "it", file(b"old"))
-    place(folder.disk, "it", file(b"new", executable=True))
+    mark = place(folder.disk, "it", file(b"new", executable=True))
     assert folder.tree() == {"it": b"new"}
+    assert not mark.executable
+
+    assert commit_one(folder, metadata("it", mark, executable=True, mtime_ns=1)) is Outcome.DONE
+    assert (folder.root / "it").stat().st_mtime_ns == 1
+
+
+def test_metadata_of_a_file_that_belongs_to_someone_else_is_told_to_be_out_of_reach(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    mark = place(folder.disk, "it", file(b"1"))
+    change = metadata("it", mark, executable=True)
+
+    def not_ours(name: str, _args: tuple[object, ...]) -> None:
+        if name in ("set_mode", "set_mtime"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    system.before = not_ours
+    (result,) = folder.disk.commit([change])
+    assert result.outcome is Outcome.FAILED
+    assert result.problem is not None and "not permitted" in result.problem.reason
 
 
 @pytest.mark.parametrize("new", [file(b"new"), TOMBSTONE])
