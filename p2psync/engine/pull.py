@@ -69,6 +69,8 @@ class Puller:
         self._uncommitted: set[bytes] = set()
         """Contents of large files that are staged."""
         self._progress = 0
+        self._arrived = False
+        """Whether offers came since the last sweep began."""
         self._wake = asyncio.Event()
         self._large_wake = asyncio.Event()
         self._swept = 0.0
@@ -88,6 +90,7 @@ class Puller:
 
     def notice(self) -> None:
         """Offers arrived: small ones pass a large file that is being fetched."""
+        self._arrived = True
         self._wake.set()
 
     def next_retry(self) -> float | None:
@@ -140,6 +143,7 @@ class Puller:
             while True:
                 before = self._progress
                 self._wake.clear()
+                self._arrived = False
                 await self._sweep(groups)
                 await groups.join()
                 self._blocked.clear()
@@ -351,6 +355,10 @@ class Puller:
         while wanted := await self._index.wanted(
             limit=GROUP_FILES, tombstones=True, after=after, skip=skip
         ):
+            if self._arrived:
+                # These may be moves, and what they moved to is to find the content still here.
+                self._progress += 1
+                return
             after = wanted[-1].place
             if group := await self._prepare(self._free(wanted)):
                 await self._commit(group)

@@ -106,7 +106,7 @@ async def test_what_was_acknowledged_of_an_earlier_index_does_not_count(lab: Lab
     await ada.scan()
     ada.disk.remove("it")
     await ada.scan()
-    await ada.index.set_acknowledged(bob.id, Cursor(ada.index.epoch + 1, 1 << 40))
+    await ada.index.set_acknowledged(bob.id, Cursor(ada.index.epoch + 1, 1 << 62))
     await keep_house(ada, [bob])
     assert await tombstones(ada) == ["it"]
     await ada.index.set_acknowledged(bob.id, Cursor(ada.index.epoch, ada.index.sequence))

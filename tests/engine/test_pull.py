@@ -1,6 +1,7 @@
 import asyncio
 import errno
 
+import msgspec
 import pytest
 
 from p2psync.core.entry import Entry, Kind
@@ -382,6 +383,27 @@ async def test_a_renamed_file_is_not_sent_again(lab: Lab, size: int) -> None:
     ada.disk.rename("old", "new")
     assert set(await lab.converge(devices)) == {"new"}
     assert ada.requests == asked
+
+
+async def test_a_move_that_is_heard_of_just_before_deletions_finds_its_content_still_here(
+    ada: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada.disk.write("old", "content")
+    await ada.scan()
+    mine = await held(ada, "old")
+    moved = msgspec.structs.replace(mine, version=version(2, 1).version)
+    pull_deletions = ada.puller._pull_deletions
+
+    async def hear_and_pull_deletions() -> None:
+        if not await ada.index.applied(BOB):
+            await offer(ada, BOB, ("new", moved), ("old", tombstone(2, 2, after=mine)))
+            ada.offers_arrived()
+        await pull_deletions()
+
+    monkeypatch.setattr(ada.puller, "_pull_deletions", hear_and_pull_deletions)
+    await pull(ada)
+    assert ada.disk.tree() == {"new": b"content"}
+    assert await wanted(ada) == []
 
 
 async def test_what_nobody_has_now_waits_without_being_tried(lab: Lab, ada: Device) -> None:
