@@ -1,8 +1,11 @@
 """What the documentation says that a program can check: names, numbers, defaults, links, paths."""
 
+import ast
 import dataclasses
+import functools
 import importlib
 import inspect
+import itertools
 import re
 import tomllib
 from collections.abc import Iterator
@@ -19,6 +22,7 @@ from p2psync.protocol import messages, pairing_wire
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+EDGE_CASES = (ROOT / "docs" / "edge-cases.md").read_text()
 PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
 WRITTEN = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 ALL = sorted({*WRITTEN, *ROOT.glob("*.md")})
@@ -199,7 +203,33 @@ def test_every_file_and_test_that_is_named_exists(path: Path) -> None:
         place = ROOT / name
         assert place.exists(), f"{name} is not there"
         if test:
-            assert f"def {test}(" in place.read_text(), f"{name} has no {test}"
+            assert test in _functions(place), f"{name} has no {test}"
+
+
+@functools.cache
+def _functions(path: Path) -> frozenset[str]:
+    """What is defined in a module or its classes, and so would be collected if it is a test."""
+    module = ast.parse(path.read_text())
+    classes = [node for node in module.body if isinstance(node, ast.ClassDef)]
+    nodes = [*module.body, *(node for each in classes for node in each.body)]
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in nodes if isinstance(node, kinds))
+
+
+def test_every_edge_case_is_numbered_and_has_a_test_that_exists() -> None:
+    rows = _rows(EDGE_CASES, "no.")
+    numbers = [cells[0] for cells in rows]
+
+    groups = [list(group) for _, group in itertools.groupby(numbers, key=lambda each: each[0])]
+    assert [group[0][0] for group in groups] == list("ABCDEFGP")
+    for group in groups:
+        assert group == [f"{group[0][0]}{at}" for at in range(1, len(group) + 1)]
+    for cells in [*rows, *_rows(EDGE_CASES, "fault")]:
+        tests = [(name, test) for name, test in _PATH.findall(cells[-1]) if test]
+        assert tests, f"{cells[0]} has no test"
+        for name, test in tests:
+            assert test.startswith("test_")
+            assert test in _functions(ROOT / name), f"{cells[0]}: {name} has no {test}"
 
 
 def test_every_decision_is_numbered_and_titled_so() -> None:

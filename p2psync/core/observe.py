@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from p2psync.core.entry import Entry, Kind
+from p2psync.core.entry import Entry, Fingerprint, Kind
 from p2psync.core.version import (
     Dot,
     Version,
@@ -28,6 +28,22 @@ def is_new(held: Entry | None, seen: Observation) -> bool:
     if held is None:
         return seen.kind != Kind.TOMBSTONE
     return _entry(held.version, seen, held.copy_of) != held
+
+
+def as_given(held: Entry | None, known: Fingerprint | None, seen: Observation) -> Observation:
+    """`seen`, but with the metadata that `held` was given where the disk still shows what it made
+    of that: not every file system has such exact or distant times, or an execute bit. Else all that
+    is received there would come back to the others as touched.
+
+    `known`: how the disk showed `held`.
+    """
+    if held is None or known is None or not held.kind == known.kind == seen.kind == Kind.FILE:
+        return seen
+    if seen.mtime_ns == known.mtime_ns:
+        seen = seen._replace(mtime_ns=held.mtime_ns)
+    if seen.executable == known.executable:
+        seen = seen._replace(executable=held.executable)
+    return seen
 
 
 def successor(

@@ -168,11 +168,11 @@ class Exchange:
         await self._index.receive(self.peer, Cursor(batch.epoch, batch.upto), news, seen=seen)
         self.received = batch.upto
         self.theirs = Cursor(batch.epoch, max(self.theirs.sequence, batch.upto))
-        await self.acknowledge()
         if news:
             self._owner.offers_arrived()
         if mends:
             self._owner.may_be_mended()
+        await self.acknowledge()
 
     def _knows_more_of_us(self, entries: list[SequencedEntry]) -> bool:
         replica, counter = self._index.replica, self._index.counter

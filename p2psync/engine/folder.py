@@ -22,7 +22,7 @@ from p2psync.engine.housekeeping import Housekeeping
 from p2psync.engine.integrity import Integrity
 from p2psync.engine.local import Brakes, LocalChanges
 from p2psync.engine.mend import Mender
-from p2psync.engine.problems import Problems
+from p2psync.engine.problems import STOPPED, Problems, halted, held_back
 from p2psync.engine.pull import Puller
 from p2psync.engine.session import Session
 from p2psync.engine.supplier import Supplier
@@ -208,15 +208,18 @@ class Folder:
     async def _pull_always(self) -> None:
         while True:
             # Otherwise the next scan wakes it: what is due must not be waited for in a circle.
-            retries = (self._puller.next_retry(), self._mender.next_retry())
-            due = [each for each in retries if each is not None and self._may_pull]
+            due = self._next_retry() if self._may_pull else None
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(due, default=None)):
+                async with asyncio.timeout(due):
                     await self._pull_wake.wait()
             self._pull_wake.clear()
             if self._may_pull:
                 await self._guarded(self._pull_and_mend)
                 self.changed.set()
+
+    def _next_retry(self) -> float | None:
+        retries = (self._puller.next_retry(), self._mender.next_retry())
+        return min((each for each in retries if each is not None), default=None)
 
     async def _pull_and_mend(self) -> None:
         await self._puller.run_until_idle()
@@ -260,12 +263,7 @@ class Folder:
     def _halt(self, reason: str) -> None:
         if self._halted is None:
             _log.warning("halted folder=%s reason=%s", self.name, reason)
-        self._halted = Problem(
-            "",
-            reason,
-            "Bring the disk or directory back; nothing is deleted anywhere meanwhile. If it is "
-            f"gone for good, run `p2psync folder remove '{self.name}'`.",
-        )
+        self._halted = halted(self.name, reason)
         self.changed.set()
 
     def pull(self) -> None:
@@ -277,7 +275,7 @@ class Folder:
 
     def approve(self) -> int:
         """Let the deletions pass that wait for a person's word; how many."""
-        approved = self.local.approve() + self._puller.approve()
+        approved = self.local.approve() + self._puller.deletions.approve()
         self.pull()
         return approved
 
@@ -344,7 +342,7 @@ class Folder:
             return State.HALTED
         if not self._working:
             return State.PAUSED
-        if self._halted is not None or self.local.braked or self._puller.braked:
+        if self._halted is not None or self.local.braked or self._puller.deletions.waiting:
             return State.HALTED
         if self.local.pending or not self._scanned:
             return State.SCANNING
@@ -360,26 +358,13 @@ class Folder:
         """What keeps the folder from being in sync, the gravest first."""
         found = [self._halted] if self._halted is not None else []
         if self.failed:
-            found.append(
-                Problem(
-                    "",
-                    "The work on this folder stopped in a way it should not.",
-                    "It is tried again soon; the daemon's log says more, please report it.",
-                )
-            )
+            found.append(STOPPED)
         for count, where in (
             (len(self.local.braked), "here"),
-            (self._puller.braked, "on another device"),
+            (self._puller.deletions.waiting, "on another device"),
         ):
             if count:
-                found.append(
-                    Problem(
-                        "",
-                        f"{count} files were deleted {where}, more than pass without a word.",
-                        f"If that is meant, run `p2psync approve '{self.name}'`; if not, put them "
-                        "back from the trash or a backup.",
-                    )
-                )
+                found.append(held_back(self.name, count, where))
         return found + self.problems.listed()
 
     async def waiting_for(self, name_of: Callable[[DeviceID], str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from p2psync.core.brake import PassedDeletions, brake_holds
 from p2psync.core.entry import Fingerprint, Kind
-from p2psync.core.observe import Observation, is_new, successor
+from p2psync.core.observe import Observation, as_given, is_new, successor
 from p2psync.core.relpath import RelPath
 from p2psync.core.settle import quiet_at
 from p2psync.core.version import Dot
@@ -245,6 +245,7 @@ class LocalChanges:
         else:
             seen = Observation(read.kind, item.target)
         entry = held.entry if held is not None else None
+        seen = as_given(entry, held.fingerprint if held is not None else None, seen)
         manifest = content.manifest if content is not None else None
         damage, meant = None, _meant(held, read, seen.content, lost)
         if meant is not None:

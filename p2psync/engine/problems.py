@@ -31,3 +31,28 @@ class Problems:
     def listed(self) -> list[Problem]:
         """Ordered by path; the same path and reason from two sources once."""
         return sorted(set(self._known.values()))
+
+
+STOPPED = Problem(
+    "",
+    "The work on this folder stopped in a way it should not.",
+    "It is tried again soon; the daemon's log says more, please report it.",
+)
+
+
+def halted(folder: str, reason: str) -> Problem:
+    return Problem(
+        "",
+        reason,
+        "Bring the disk or directory back; nothing is deleted anywhere meanwhile. If it is "
+        f"gone for good, run `p2psync folder remove '{folder}'`.",
+    )
+
+
+def held_back(folder: str, deletions: int, where: str) -> Problem:
+    return Problem(
+        "",
+        f"{deletions} files were deleted {where}, more than pass without a word.",
+        f"If that is meant, run `p2psync approve '{folder}'`; if not, put them back from the trash "
+        "or a backup.",
+    )

@@ -14,22 +14,18 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from p2psync.core.brake import brake_holds
-from p2psync.core.entry import Kind
 from p2psync.core.ids import DeviceID
 from p2psync.core.relpath import RelPath, ancestors
 from p2psync.engine.attempts import LATER_S, NEVER_S, SOON_S, Attempts
 from p2psync.engine.commit import Committer, Item, in_order
 from p2psync.engine.content import Contents, Staged, is_small
 from p2psync.engine.local import Brakes, LocalChanges
+from p2psync.engine.peer_deletions import PeerDeletions
 from p2psync.engine.plan import GROUP_FILES, Planner, one_group
 from p2psync.engine.problems import Problems
 from p2psync.engine.session import Session
 from p2psync.engine.tasks import together
 from p2psync.ports import Clock, Disk, FolderIndex, Outcome, Problem, Result, Wanted
-
-_BURST_S = 0.2
-"""Many deletions wait so long for more to come: the brake is to see them together."""
 
 _Groups = asyncio.Queue[list[Item]]
 
@@ -57,7 +53,6 @@ class Puller:
         self._clock = clock
         self._contents = contents
         self._local = local
-        self._brakes = brakes
         self._announce = committed
         self._suspect = suspect
         self._planner = Planner(index, own)
@@ -72,22 +67,15 @@ class Puller:
         self._uncommitted: set[bytes] = set()
         """Contents of large files that are staged."""
         self._progress = 0
+        self._arrived = False
+        """Whether offers came since the last sweep began."""
         self._wake = asyncio.Event()
         self._large_wake = asyncio.Event()
         self._swept = 0.0
         """When a sweep last began (monotonic clock)."""
         self._connected: frozenset[Session] = frozenset()
-        self._approved = 0
-        self._deletions_seen = 0
-        self._deletions_due = NEVER_S
-        self.braked = 0
-        """Deletions that wait for `approve`."""
+        self.deletions = PeerDeletions(index, clock, brakes)
         self.busy = False
-
-    def approve(self) -> int:
-        """Let the waiting deletions pass; how many."""
-        self._approved = self.braked
-        return self._approved
 
     def try_again(self) -> None:
         """A damaged file is whole again, which others may have waited for."""
@@ -95,6 +83,7 @@ class Puller:
 
     def notice(self) -> None:
         """Offers arrived: small ones pass a large file that is being fetched."""
+        self._arrived = True
         self._wake.set()
 
     def next_retry(self) -> float | None:
@@ -102,7 +91,7 @@ class Puller:
         nearest = min(
             # What was due before and is not done waits for something else.
             self._attempts.next_due(after=self._swept),
-            max(0.0, self._deletions_due - self._clock.monotonic()),
+            self.deletions.due_in(),
         )
         return nearest if nearest < NEVER_S else None
 
@@ -147,6 +136,7 @@ class Puller:
             while True:
                 before = self._progress
                 self._wake.clear()
+                self._arrived = False
                 await self._sweep(groups)
                 await groups.join()
                 self._blocked.clear()
@@ -354,47 +344,20 @@ class Puller:
     # --- deletions -------------------------------------------------------------------------
 
     async def _pull_deletions(self) -> None:
-        if await self._brake():
+        if await self.deletions.hold():
             return
         skip = self._attempts.skipped()
         after: tuple[int, ...] = ()
         while wanted := await self._index.wanted(
             limit=GROUP_FILES, tombstones=True, after=after, skip=skip
         ):
+            if self._arrived:
+                # These may be moves, and what they moved to is to find the content still here.
+                self._progress += 1
+                return
             after = wanted[-1].place
             if group := await self._prepare(self._free(wanted)):
                 await self._commit(group)
-        self._approved = 0
-
-    async def _brake(self) -> bool:
-        """Whether deletions are to wait, for others to come or for `approve`."""
-        counts = await self._index.counts()
-        need, files = counts.need_deletes, counts.files
-        least, percent = self._brakes
-        self._deletions_due = NEVER_S
-        if need > least and need != self._deletions_seen:
-            self._deletions_seen = need
-            self._deletions_due = self._clock.monotonic() + _BURST_S
-            return True
-        deletions = 0
-        if brake_holds(need, files, least=least, percent=percent):
-            deletions = await self._count_deletions()
-        holds = brake_holds(deletions, files, least=least, percent=percent)
-        self.braked = deletions if holds and deletions > self._approved else 0
-        return self.braked > 0
-
-    async def _count_deletions(self) -> int:
-        """Files that would go and whose content would not be left elsewhere in the folder."""
-        going: dict[RelPath, bytes] = {}
-        after: tuple[int, ...] = ()
-        while wanted := await self._index.wanted(limit=GROUP_FILES, tombstones=True, after=after):
-            after = wanted[-1].place
-            for each in wanted:
-                held = each.held
-                if held is not None and held.entry.kind == Kind.FILE:
-                    going[each.path] = held.entry.content
-        where = await self._index.find_contents(list(set(going.values())))
-        return sum(going.keys() >= set(where.get(content, ())) for content in going.values())
 
 
 def _is_large(item: Item) -> bool:

@@ -19,6 +19,9 @@ from p2psync.files.tree import Tree
 from p2psync.files.writing import discard, write_durably
 from p2psync.ports import RootUnavailableError
 
+_FOLDS_CASE = errno.ENOTUNIQ
+"""Stands for: names that differ in upper and lower case alone are one and the same."""
+
 _EXPLANATION = "This marks a folder of p2psync; without this file, it is not synchronized.\n"
 
 
@@ -50,6 +53,7 @@ def _mark(system: System, root: int, token: str) -> None:
     made_internal = _make_directory(system, root, INTERNAL)
     made: list[str] = []
     try:
+        _check_case(system, root)
         internal = system.open_directory(root, INTERNAL)
         try:
             made = [name for name in (STAGING, TRASH) if _make_directory(system, internal, name)]
@@ -69,6 +73,17 @@ def _mark(system: System, root: int, token: str) -> None:
             with contextlib.suppress(OSError):
                 system.remove_directory(root, INTERNAL)
         raise
+
+
+def _check_case(system: System, root: int) -> None:
+    """Where “a” and “A” are one file, what others have at both would be mixed up."""
+    ours = system.stat(root, INTERNAL)
+    try:
+        other = system.stat(root, INTERNAL.upper())
+    except FileNotFoundError:
+        return
+    if (ours.st_dev, ours.st_ino) == (other.st_dev, other.st_ino):
+        raise OSError(_FOLDS_CASE, os.strerror(_FOLDS_CASE))
 
 
 def _make_directory(system: System, directory: int, name: str) -> bool:
@@ -99,6 +114,11 @@ def _refusal(path: Path, error: OSError) -> str:
             return (
                 f"{path} cannot be read and changed. Give the user that runs p2psync the right to, "
                 "and see with `lsattr -d` that it is not protected from changes."
+            )
+        case _ if error.errno == _FOLDS_CASE:
+            return (
+                f"{path} is on a file system that does not tell upper from lower case in names, so "
+                "files of others could get mixed up there. Choose a directory on another one."
             )
         case errno.ENOSPC | errno.EDQUOT:
             return f"There is no space left for {path}. Free some on that disk and try again."

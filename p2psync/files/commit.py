@@ -23,7 +23,7 @@ from p2psync.files.fingerprint import (
     is_recent,
     is_same_but_moved,
 )
-from p2psync.files.modes import mode_of_old
+from p2psync.files.modes import mode_of_old, set_mode
 from p2psync.files.mounts import Absent, absent_disk
 from p2psync.files.moves import Mover, Spot
 from p2psync.files.problems import kind_of_problem
@@ -305,7 +305,7 @@ class Commit:
                 return Result(step, Outcome.CHANGED)
             mode = mode_of_old(found.st_mode, executable=step.entry.executable)
             if mode != stat.S_IMODE(found.st_mode):
-                self._system.set_mode(file, mode)
+                set_mode(self._system, file, mode)
             self._system.set_mtime(file, step.entry.mtime_ns)
             mark = fingerprint_of(self._system.fstat(file), now_ns=0)
         finally:

@@ -1,12 +1,27 @@
 """Permission bits of the files that are placed: the exec bit is the entry's, all else is local."""
 
+import errno
 import re
 import stat
 from functools import cache
 
+from p2psync.files.syscalls import System
+
+_NO_MODES = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+"""Said by file systems without permissions. Of a file that belongs to someone else EPERM is said of
+its time as well."""
 _READ_BITS = 0o444
 _EXEC_BITS = 0o111
 _USUAL_UMASK = 0o022
+
+
+def set_mode(system: System, file: int, mode: int) -> None:
+    """As far as the file system has permissions."""
+    try:
+        system.set_mode(file, mode)
+    except OSError as error:
+        if error.errno not in _NO_MODES:
+            raise
 
 
 def mode_of_new(*, executable: bool) -> int:

@@ -1,13 +1,12 @@
 """Makes the staged files of a group ready to be placed: with their metadata, and durable, before
 any of them has a name that people see."""
 
-import errno
 import os
 import stat
 from collections.abc import Sequence
 
 from p2psync.core.entry import Kind
-from p2psync.files.modes import mode_of_new, mode_of_old
+from p2psync.files.modes import mode_of_new, mode_of_old, set_mode
 from p2psync.files.problems import kind_of_problem
 from p2psync.files.staging import staging_area
 from p2psync.files.syncing import FEW, sync_file, sync_file_system
@@ -15,7 +14,6 @@ from p2psync.files.tree import Tree
 from p2psync.files.writing import discard
 from p2psync.ports import Problem, Step
 
-_NO_CHMOD = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
 _INCOMPLETE = ("Its data is not complete on this device.", "It is fetched again by itself.")
 
 
@@ -49,11 +47,7 @@ class Ready:
             if self._system.fstat(file).st_size != step.entry.size:
                 self.problems[step.staged] = Problem(step.path, *_INCOMPLETE)
                 return
-            try:
-                self._system.set_mode(file, self._mode_for(step))
-            except OSError as error:
-                if error.errno not in _NO_CHMOD:
-                    raise
+            set_mode(self._system, file, self._mode_for(step))
             self._system.set_mtime(file, step.entry.mtime_ns)
             if durable:
                 sync_file(self._system, file)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2psync.core.entry import Entry, Kind
+from p2psync.core.entry import Entry, Fingerprint, Kind
 from p2psync.core.merge import conflict_copy, merge
-from p2psync.core.observe import Observation, is_new, successor
+from p2psync.core.observe import Observation, as_given, is_new, successor
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import MAX_STAMP
 from tests.support.builders import directory, dot, file, symlink, tombstone, vector
@@ -118,6 +118,46 @@ def test_a_file_time_that_fits_no_wire_is_brought_into_it(mtime_ns: int) -> None
     after = _after(None, seen)
     assert -(1 << 63) <= after.mtime_ns < 1 << 63
     assert not is_new(after, seen)
+
+
+# What the disk made of a time and an execute bit.
+GIVEN = file("a1", mtime_ns=1_600_000_001_123_456_789, executable=True)
+SECOND_LATER_NS = 1_600_000_002_000_000_000
+SHOWN = Fingerprint(Kind.FILE, 1, 1_600_000_001_000_000_000, 5, 6, executable=False, racy=True)
+AS_SHOWN = _seen(GIVEN)._replace(mtime_ns=SHOWN.mtime_ns, executable=False)
+
+
+def test_what_the_disk_made_of_metadata_is_no_news() -> None:
+    assert is_new(GIVEN, AS_SHOWN)
+    assert as_given(GIVEN, SHOWN, AS_SHOWN) == _seen(GIVEN)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mtime_ns": 1_600_000_002_000_000_000},
+        {"mtime_ns": 1_600_000_001_100_000_000},
+        {"executable": True, "mtime_ns": 3},
+        {"content": CONTENT},
+        {"kind": Kind.DIRECTORY},
+        {"kind": Kind.TOMBSTONE},
+    ],
+)
+def test_what_changed_since_it_was_shown_is_news(change: dict[str, object]) -> None:
+    seen = AS_SHOWN._replace(**change)  # type: ignore[arg-type]
+    assert is_new(GIVEN, as_given(GIVEN, SHOWN, seen))
+
+
+def test_an_edit_keeps_the_execute_bit_that_the_disk_does_not_have() -> None:
+    seen = as_given(GIVEN, SHOWN, AS_SHOWN._replace(content=CONTENT, mtime_ns=SECOND_LATER_NS))
+    assert (seen.mtime_ns, seen.executable) == (SECOND_LATER_NS, True)
+
+
+def test_what_was_not_held_or_not_as_a_file_is_as_it_is_seen() -> None:
+    assert as_given(None, None, AS_SHOWN) == AS_SHOWN
+    assert as_given(tombstone("a1"), None, AS_SHOWN) == AS_SHOWN
+    was_link = SHOWN._replace(kind=Kind.SYMLINK)
+    assert as_given(symlink("a1", "x"), was_link, AS_SHOWN) == AS_SHOWN
 
 
 def test_an_edited_copy_is_still_a_copy_until_it_is_deleted() -> None:

@@ -127,8 +127,8 @@ class Peer:
         for message in messages:
             await self.link.send([encode_frame(message, payload), payload])
 
-    async def introduce(self) -> None:
-        await self.say(Hello(PROTOCOL_VERSION, (), "test", b"\0" * 32, 0))
+    async def introduce(self, *, time_ns: int = 0) -> None:
+        await self.say(Hello(PROTOCOL_VERSION, (), "test", b"\0" * 32, time_ns))
 
     async def listen(self, kind: type[AnyMessage]) -> list[AnyMessage]:
         """All that came up to the first message of the kind, or the end."""
@@ -389,3 +389,16 @@ async def test_a_roster_that_is_too_large_parts_nobody(
 def invented(number: int) -> Signed:
     own = own_device(f"nobody {number}")
     return signed_by(EVE, Add(EVE.device, own.device, own.certificate, "nobody"))
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(-3600, True), (0, False), (1, False), (3600, True)])
+async def test_a_clock_that_is_off_is_told_while_its_device_is_connected(
+    site: Site, seconds: int, *, told: bool
+) -> None:
+    bob = site.link(BOB)
+    await bob.introduce(time_ns=site.clock.now_ns() + seconds * 10**9)
+    await bob.is_up_to_date()
+    assert site.cluster.skews_ns == ({BOB.device: seconds * 10**9} if told else {})
+    await bob.link.cut()
+    await asyncio.gather(*site.tasks)
+    assert site.cluster.skews_ns == {}

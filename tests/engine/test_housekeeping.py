@@ -1,12 +1,118 @@
+"""What a folder does now and then."""
+
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
+from p2psync.core.entry import Kind
 from p2psync.engine.housekeeping import Housekeeping
-from p2psync.ports import FolderIndex
+from p2psync.ports import Cursor, FolderIndex
 from p2psync.protocol.messages import AnyMessage, FolderDigest
 from tests.support.devices import FOLDER, Device, Lab
+
+ADA_BOB_CYD = "ada bob cyd"
+
+
+async def keep_house(device: Device, members: Iterable[Device]) -> None:
+    """One round of it."""
+    done = asyncio.Event()
+
+    def is_at_rest() -> bool:
+        done.set()
+        return False
+
+    keeping = Housekeeping(
+        FOLDER, device.index, device.disk, device.turn, is_at_rest=is_at_rest, exchanges=list
+    )
+    running = asyncio.create_task(keeping.run(lambda: [member.id for member in members]))
+    async with asyncio.timeout(5):
+        await done.wait()
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def tombstones(device: Device) -> list[str]:
+    entries = await device.index.entries_after(0, 100)
+    return [path for _, path, entry in entries if entry.kind == Kind.TOMBSTONE]
+
+
+async def deleted(lab: Lab, *, by: Device, known_to: list[Device], names: str) -> None:
+    """A file that all have is deleted while only some are there."""
+    for name in names.split():
+        by.disk.write(name, name)
+    links = [lab.connect(by, other) for other in known_to]
+    await lab.converge([by, *known_to])
+    for link in links:
+        await link.cut()
+    for name in names.split():
+        by.disk.remove(name)
+
+
+@pytest.mark.slow
+async def test_a_tombstone_waits_for_every_member_however_long_one_is_away(lab: Lab) -> None:
+    ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
+    await deleted(lab, by=ada, known_to=[bob, cyd], names="it")
+    lab.connect(ada, bob)
+    await lab.converge([ada, bob])
+    for _ in range(3):
+        lab.clock.advance(400 * 86_400)
+        for device, others in ((ada, [bob, cyd]), (bob, [ada, cyd])):
+            await keep_house(device, others)
+    assert await tombstones(ada) == await tombstones(bob) == ["it"]
+
+    lab.connect(bob, cyd)
+    assert await lab.converge([ada, bob, cyd]) == {}
+
+
+async def test_a_tombstone_that_all_have_goes_and_nothing_comes_back(lab: Lab) -> None:
+    devices = ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
+    await deleted(lab, by=ada, known_to=[bob, cyd], names="it")
+    for one, other in ((ada, bob), (bob, cyd), (ada, cyd)):
+        lab.connect(one, other)
+    await lab.converge(devices)
+    for _ in range(2):
+        for device in devices:
+            await keep_house(device, [other for other in devices if other is not device])
+        assert await lab.converge(devices) == {}
+    assert [await tombstones(device) for device in devices] == [[], [], []]
+
+
+async def test_a_removed_device_is_not_waited_for(lab: Lab) -> None:
+    ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
+    await deleted(lab, by=ada, known_to=[bob, cyd], names="it")
+    lab.connect(ada, bob)
+    await lab.converge([ada, bob])
+    await keep_house(ada, [bob, cyd])
+    assert await tombstones(ada) == ["it"]
+    await ada.index.forget_peer(cyd.id)
+    await keep_house(ada, [bob])
+    assert await tombstones(ada) == []
+
+
+async def test_without_a_member_tombstones_stay_for_whoever_may_come(lab: Lab, ada: Device) -> None:
+    ada.disk.write("it", "1")
+    await ada.scan()
+    ada.disk.remove("it")
+    await ada.scan()
+    await keep_house(ada, [])
+    assert await tombstones(ada) == ["it"]
+
+
+async def test_what_was_acknowledged_of_an_earlier_index_does_not_count(lab: Lab) -> None:
+    ada, bob = await lab.devices("ada bob")
+    ada.disk.write("it", "1")
+    await ada.scan()
+    ada.disk.remove("it")
+    await ada.scan()
+    await ada.index.set_acknowledged(bob.id, Cursor(ada.index.epoch + 1, 1 << 62))
+    await keep_house(ada, [bob])
+    assert await tombstones(ada) == ["it"]
+    await ada.index.set_acknowledged(bob.id, Cursor(ada.index.epoch, ada.index.sequence))
+    await keep_house(ada, [bob])
+    assert await tombstones(ada) == []
 
 
 async def test_a_digest_names_what_had_come_when_it_was_made(

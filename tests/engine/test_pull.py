@@ -1,6 +1,7 @@
 import asyncio
 import errno
 
+import msgspec
 import pytest
 
 from p2psync.core.entry import Entry, Kind
@@ -423,6 +424,27 @@ async def test_a_renamed_file_is_not_sent_again(lab: Lab, size: int) -> None:
     assert ada.requests == asked
 
 
+async def test_a_move_that_is_heard_of_just_before_deletions_finds_its_content_still_here(
+    ada: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada.disk.write("old", "content")
+    await ada.scan()
+    mine = await held(ada, "old")
+    moved = msgspec.structs.replace(mine, version=version(2, 1).version)
+    pull_deletions = ada.puller._pull_deletions
+
+    async def hear_and_pull_deletions() -> None:
+        if not await ada.index.applied(BOB):
+            await offer(ada, BOB, ("new", moved), ("old", tombstone(2, 2, after=mine)))
+            ada.offers_arrived()
+        await pull_deletions()
+
+    monkeypatch.setattr(ada.puller, "_pull_deletions", hear_and_pull_deletions)
+    await pull(ada)
+    assert ada.disk.tree() == {"new": b"content"}
+    assert await wanted(ada) == []
+
+
 async def test_what_nobody_has_now_waits_without_being_tried(lab: Lab, ada: Device) -> None:
     bob = await lab.device("bob")
     bob.disk.write("it", "1")
@@ -540,10 +562,14 @@ async def deleted_by_bob(lab: Lab, *, files: int, deleted: int, brakes: Brakes) 
     for number in range(files):
         ada.disk.write(f"{number:03}", f"content {number}")
     await ada.scan()
-    for number in range(deleted):
+    await delete(ada, 0, deleted)
+    return ada
+
+
+async def delete(ada: Device, first: int, end: int) -> None:
+    for number in range(first, end):
         path = f"{number:03}"
         await offer(ada, BOB, (path, tombstone(2, number + 1, after=await held(ada, path))))
-    return ada
 
 
 async def test_many_deletions_wait_for_approval(lab: Lab) -> None:
@@ -552,13 +578,13 @@ async def test_many_deletions_wait_for_approval(lab: Lab) -> None:
     assert ada.puller.next_retry() is not None
     lab.clock.advance(1)
     await pull(ada)
-    assert ada.puller.braked == 20
+    assert ada.puller.deletions.waiting == 20
     assert len(ada.disk.tree()) == 40
     assert ada.puller.next_retry() is None
-    assert ada.puller.approve() == 20
+    assert ada.puller.deletions.approve() == 20
     await pull(ada)
     assert len(ada.disk.tree()) == 20
-    assert ada.puller.braked == 0
+    assert ada.puller.deletions.waiting == 0
 
 
 async def test_few_deletions_do_not_wait(lab: Lab) -> None:
@@ -567,15 +593,52 @@ async def test_few_deletions_do_not_wait(lab: Lab) -> None:
     assert len(ada.disk.tree()) == 35
 
 
+async def test_deletions_of_a_minute_are_counted_together(lab: Lab) -> None:
+    ada = await deleted_by_bob(lab, files=40, deleted=4, brakes=Brakes(files=5, percent=10))
+    await pull(ada)
+    lab.clock.advance(50)
+    await delete(ada, 4, 6)
+    await pull(ada)
+    assert ada.puller.deletions.waiting == 2
+    lab.clock.advance(120)
+    await pull(ada)
+    assert len(ada.disk.tree()) == 36
+    assert ada.puller.deletions.approve() == 2
+    await pull(ada)
+    # What a person approved does not count against what comes next.
+    await delete(ada, 6, 10)
+    await pull(ada)
+    assert len(ada.disk.tree()) == 30
+
+
+async def test_deletions_that_are_far_apart_pass(lab: Lab) -> None:
+    ada = await deleted_by_bob(lab, files=40, deleted=4, brakes=Brakes(files=5, percent=10))
+    await pull(ada)
+    lab.clock.advance(61)
+    await delete(ada, 4, 8)
+    await pull(ada)
+    assert len(ada.disk.tree()) == 32
+
+
+async def test_moves_of_a_minute_are_not_counted(lab: Lab) -> None:
+    ada = await deleted_by_bob(lab, files=40, deleted=0, brakes=Brakes(files=5, percent=10))
+    for number in range(12):
+        was = await held(ada, f"{number:03}")
+        moved = first_version(Dot(2, 2 * number + 1), stamp=1, author="bob")
+        await offer(ada, BOB, (f"new {number}", msgspec.structs.replace(was, version=moved)))
+        await offer(ada, BOB, (f"{number:03}", tombstone(2, 2 * number + 2, after=was)))
+        await pull(ada)
+    assert ada.puller.deletions.waiting == 0
+    assert len(ada.disk.tree()) == 40
+
+
 async def test_a_burst_of_deletions_is_counted_as_one(lab: Lab) -> None:
     ada = await deleted_by_bob(lab, files=40, deleted=6, brakes=Brakes(files=5, percent=20))
     await pull(ada)
-    for number in range(6, 20):
-        path = f"{number:03}"
-        await offer(ada, BOB, (path, tombstone(2, number + 1, after=await held(ada, path))))
+    await delete(ada, 6, 20)
     lab.clock.advance(1)
     await pull(ada)
     lab.clock.advance(1)
     await pull(ada)
-    assert ada.puller.braked == 20
+    assert ada.puller.deletions.waiting == 20
     assert len(ada.disk.tree()) == 40

@@ -43,7 +43,7 @@ class Folder:
 
     def tree(self) -> dict[str, Node]:
         found = tree_of(self.root)
-        return {path: node for path, node in found.items() if not path.startswith(".p2psync")}
+        return {path: node for path, node in found.items() if path.split("/")[0] != ".p2psync"}
 
     def trash(self) -> list[bytes]:
         found = tree_of(self.root / ".p2psync/trash")

@@ -7,6 +7,7 @@ import pytest
 from p2psync.errors import UsageError
 from p2psync.files import adopt
 from p2psync.files.adopt import adopt_root, release_root
+from p2psync.files.syscalls import System
 from p2psync.ports import RootUnavailableError
 from tests.files.folder import TOKEN, Folder, disk_at, tree_of
 from tests.files.interposed import CHANGES, InterposedSystem, fails
@@ -45,6 +46,33 @@ def test_a_path_that_is_no_directory_is_refused(tmp_path: Path) -> None:
 def test_a_pseudo_file_system_is_refused() -> None:
     with pytest.raises(UsageError, match="/proc/self"):
         adopt_root(Path("/proc/self"), TOKEN)
+
+
+class FoldingSystem(System):
+    """Looks names up as FAT does."""
+
+    def stat(self, directory: int, name: str) -> os.stat_result:
+        folded = {each.casefold(): each for each in os.listdir(directory)}
+        return super().stat(directory, folded.get(name.casefold(), name))
+
+
+def test_a_file_system_that_does_not_tell_case_apart_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").write_bytes(b"1")
+    monkeypatch.setattr(adopt, "System", FoldingSystem)
+    with pytest.raises(UsageError, match="upper from lower case") as caught:
+        adopt_root(tmp_path, TOKEN)
+    assert str(tmp_path) in str(caught.value)
+    assert tree_of(tmp_path) == {"mine": b"1"}
+
+
+def test_a_directory_of_a_person_that_is_named_nearly_like_ours_is_no_obstacle(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".P2PSYNC").mkdir()
+    adopt_root(tmp_path, TOKEN)
+    disk_at(tmp_path).check_root()
 
 
 @pytest.mark.parametrize("thing", ["file", "link"])

@@ -288,6 +288,47 @@ def test_without_flags_a_taken_name_is_still_refused(tmp_path: Path) -> None:
         assert (tmp_path / "two").read_bytes() == b"2"
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_where_permissions_cannot_be_set_the_content_lands_all_the_same(
+    folder: Folder, system: InterposedSystem, number: int
+) -> None:
+    system.before = fails("set_mode", number)
+    place(folder.disk, "it", file(b"old"))
+    mark = place(folder.disk, "it", file(b"new", executable=True))
+    assert folder.tree() == {"it": b"new"}
+    assert not mark.executable
+
+    assert commit_one(folder, metadata("it", mark, executable=True, mtime_ns=1)) is Outcome.DONE
+    assert (folder.root / "it").stat().st_mtime_ns == 1
+
+
+def test_metadata_of_a_file_that_belongs_to_someone_else_is_told_to_be_out_of_reach(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    mark = place(folder.disk, "it", file(b"1"))
+    change = metadata("it", mark, executable=True)
+
+    def not_ours(name: str, _args: tuple[object, ...]) -> None:
+        if name in ("set_mode", "set_mtime"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    system.before = not_ours
+    (result,) = folder.disk.commit([change])
+    assert result.outcome is Outcome.FAILED
+    assert result.problem is not None and "not permitted" in result.problem.reason
+
+
+@pytest.mark.parametrize("new", [file(b"new"), TOMBSTONE])
+def test_the_other_name_of_a_hard_linked_file_keeps_its_content(folder: Folder, new) -> None:
+    folder.write("it", b"old")
+    (folder.root / "other").hardlink_to(folder.root / "it")
+    change = step(folder.disk, "it", new, expected=seen(folder.disk, "it"))
+    assert commit_one(folder, change) is Outcome.DONE
+    assert folder.tree()["other"] == b"old"
+    folder.write("other", b"edited later")
+    assert folder.tree().get("it") == (b"new" if new.data else None)
+
+
 # --- failures -----------------------------------------------------------------------------------
 
 
@@ -423,6 +464,15 @@ def test_a_new_file_gets_the_usual_permissions(folder: Folder) -> None:
 def test_an_mtime_before_1970_is_kept(folder: Folder) -> None:
     mark = place(folder.disk, "it", file(b"1", mtime_ns=-1_000_000_001))
     assert mark.mtime_ns == -1_000_000_001
+
+
+@pytest.mark.parametrize("mtime_ns", [-(1 << 63) + 1, -1, 0, (1 << 63) - 1])
+def test_a_time_from_any_century_is_no_obstacle(folder: Folder, mtime_ns: int) -> None:
+    """A file system that does not reach so far shows another, which is none of a person's."""
+    mark = place(folder.disk, "it", file(b"1", mtime_ns=mtime_ns))
+    assert folder.disk.walk({rel("it"): mark}) == ([], [], [])
+    change = metadata("it", mark, executable=True, mtime_ns=-mtime_ns)
+    assert commit_one(folder, change) is Outcome.DONE
 
 
 def test_placing_beside_a_removed_directory_makes_it_anew(folder: Folder) -> None:

@@ -136,3 +136,33 @@ def test_a_staging_directory_that_is_a_link_leads_nowhere(tmp_path: Path, folder
     with pytest.raises(OSError):
         folder.disk.stage([("s-1", 1, [(0, b"1")])])
     assert list(outside.iterdir()) == []
+
+
+LOOK_LIKE_OURS = (
+    "s-1",
+    "c-" + "0" * 64,
+    "displaced-20300317T174640-1",
+    ".p2psync.tmp",
+    "it (conflict bob 2026-01-01 abcdef).txt",
+    "it (recovered 2026-01-01 abcdef).txt",
+    "2001-01-01",
+)
+
+
+def test_a_users_file_is_never_taken_for_one_of_ours_by_its_name(folder: Folder) -> None:
+    """However old it is."""
+    folder.make_directory("d")
+    for name in LOOK_LIKE_OURS:
+        for path in (name, f"d/{name}"):
+            folder.write(path, b"mine")
+            os.utime(folder.root / path, ns=(1, 1))
+    before = folder.tree()
+    folder.disk.stage([("s-1", 1, [(0, b"1")])])
+
+    disk = folder.reopen(max_bytes=1)
+    disk.unstage([*disk.staged_names(), *LOOK_LIKE_OURS[:2]])
+    disk.prune_trash()
+
+    assert folder.tree() == before
+    assert {item.path for item in disk.walk({}).changed} == set(before)
+    assert folder.left_in_staging() == []

@@ -72,7 +72,7 @@ def test_a_file_that_became_a_pipe_is_missing(folder: Folder) -> None:
     assert folder.disk.walk(known).missing == ["it"]
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
 def test_an_unreadable_directory_hides_what_is_below_and_nothing_else(
     folder: Folder, system: InterposedSystem, number: int
 ) -> None:
@@ -152,6 +152,35 @@ def test_links_are_not_followed(tmp_path: Path, folder: Folder) -> None:
         ("to", Kind.SYMLINK),
     ]
     assert folder.disk.look([rel("to/secret")]) == {"to/secret": None}
+
+
+def test_another_content_of_equal_size_time_and_inode_is_found(folder: Folder) -> None:
+    """As programs leave it that put a file's time back; the kernel does not let them put ctime."""
+    folder.write("it", b"one")
+    before = (folder.root / "it").stat()
+    known = settled(folder.disk)
+
+    while (folder.root / "it").stat().st_ctime_ns == before.st_ctime_ns:
+        folder.write("it", b"two")
+        os.utime(folder.root / "it", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    after = (folder.root / "it").stat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (
+        before.st_ino,
+        before.st_size,
+        before.st_mtime_ns,
+    )
+    assert [item.path for item in folder.disk.walk(known).changed] == ["it"]
+
+
+def test_each_name_of_a_hard_linked_file_is_a_file(folder: Folder) -> None:
+    folder.write("one", b"1")
+    (folder.root / "two").hardlink_to(folder.root / "one")
+    known = settled(folder.disk)
+    assert set(known) == {"one", "two"}
+
+    folder.write("one", b"edited")
+    assert [item.path for item in folder.disk.walk(known).changed] == ["one", "two"]
 
 
 def test_a_path_nested_too_deep_is_a_problem(folder: Folder) -> None:

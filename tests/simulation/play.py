@@ -234,7 +234,7 @@ class _Schedule:
         for device in self._world.devices:
             if device.is_ready:
                 folder = device.folder
-                if folder.local.braked or folder._puller.braked:
+                if folder.local.braked or folder._puller.deletions.waiting:
                     folder.approve()
 
     async def _unrest(self) -> str:
