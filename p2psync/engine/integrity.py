@@ -15,6 +15,7 @@ from enum import Enum
 
 from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.relpath import RelPath
+from p2psync.errors import P2psyncError
 from p2psync.ports import (
     Clock,
     Damage,
@@ -89,23 +90,25 @@ class Integrity:
                 async with asyncio.timeout(_BUSY_S if self._suspects else None):
                     await self._wake.wait()
             self._wake.clear()
-            try:
-                await self.judge_suspects()
-            except (RootUnavailableError, OSError) as error:
-                # The scan tells people; what is wrong is found again.
-                _log.debug("judging put off reason=%s", error)
+            await self.judge_suspects()
 
     async def judge_suspects(self) -> None:
         """All that are due now."""
         now = self._clock.monotonic()
         for path in [path for path, due in self._suspects.items() if due <= now]:
             del self._suspects[path]
-            if await self.judge(path) is Verdict.BUSY:
+            try:
+                verdict = await self.judge(path)
+            except (P2psyncError, OSError) as error:
+                # Of the root, the disk or the index, which the scan tells people.
+                _log.debug("judging put off folder=%s reason=%s", self._folder, error)
+                verdict = Verdict.BUSY
+            if verdict is Verdict.BUSY:
                 self._suspects[path] = now + _BUSY_S
 
     async def judge(self, path: RelPath, *, again: bool = False) -> Verdict:
         """Read the file and mark it if it is damaged; `again`: also if it was, since a disk may be
-        well again. Raises RootUnavailableError, OSError."""
+        well again. Raises P2psyncError (of the root or the index) and OSError."""
         held = (await self._index.held([path])).get(path)
         if held is None or held.entry.kind != Kind.FILE or not await self._is_untouched(path, held):
             self._edited([path])

@@ -85,7 +85,5 @@ class PeerDeletions:
                     going[each.path] = held.entry.content
         where = await self._index.find_contents(list(set(going.values())))
         return {
-            path
-            for path, content in going.items()
-            if going.keys() >= set(where.get(content, ()))
+            path for path, content in going.items() if going.keys() >= set(where.get(content, ()))
         }

@@ -10,6 +10,7 @@ from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import Digest
 from p2psync.core.relpath import RelPath
 from p2psync.engine.integrity import Verdict
+from p2psync.errors import P2psyncError
 from p2psync.ports import RootUnavailableError
 from p2psync.protocol.messages import MISSING, ChunkRequest
 from tests.support.devices import Device, Lab, conflicts
@@ -123,6 +124,22 @@ async def test_a_file_that_is_being_written_is_judged_later(lab: Lab, alone: Dev
     alone.disk.written.clear()
     await alone.integrity.judge_suspects()
     assert not await is_damaged(alone)
+    lab.clock.advance(61)
+    await alone.integrity.judge_suspects()
+    assert await is_damaged(alone)
+
+
+async def test_what_cannot_be_judged_now_is_judged_later(
+    lab: Lab, alone: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(_: object) -> object:
+        raise P2psyncError("The disk is full.")
+
+    alone.disk.rot("plan")
+    alone.integrity.suspect([PLAN])
+    with monkeypatch.context() as patch:
+        patch.setattr(alone.index, "held", full)
+        await alone.integrity.judge_suspects()
     lab.clock.advance(61)
     await alone.integrity.judge_suspects()
     assert await is_damaged(alone)
