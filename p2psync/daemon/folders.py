@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from p2psync import failpoints
 from p2psync.config import Config
 from p2psync.core.ids import DeviceID
 from p2psync.core.names import name_fault
@@ -218,8 +219,10 @@ class Folders:
             if dry_run:
                 return record
             await asyncio.to_thread(adopt_root, root, record.token)
+            failpoints.reach("folder.marked")
             try:
                 await self._store.save_folder(record)
+                failpoints.reach("folder.saved")
                 await self._open_one(record)
             except BaseException:
                 # Else the next start would find a folder that nobody shares.
@@ -264,8 +267,11 @@ class Folders:
             await self._stop(each)
             await each.index.close()
             del self._open[name]
+            failpoints.reach("folder.before-forgetting")
             await self._store.remove_folder(name)
+            failpoints.reach("folder.forgotten")
             await asyncio.to_thread(release_root, each.record.path, each.record.token)
+            failpoints.reach("folder.released")
             await asyncio.to_thread(_remove_index, self._home / _INDEXES / each.record.index_file)
             _log.info("folder removed name=%s", name)
             return each.record

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from p2psync import failpoints
 from p2psync.core.ids import DeviceID, device_id_of_public_key
 from p2psync.errors import ConfigError
 
@@ -79,9 +80,11 @@ def load_or_create_identity(home: Path) -> Identity:
             key = Ed25519PrivateKey.generate()
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             _write_durably(files.key, pem, mode=0o600)
+            failpoints.reach("identity.key-written")
         if not files.certificate.exists():
             issued = _issue(key).public_bytes(Encoding.PEM)
             _write_durably(files.certificate, issued, mode=0o644)
+            failpoints.reach("identity.certificate-written")
         certificate_der = _read_certificate(files.certificate, key)
     except OSError as error:
         raise ConfigError(
@@ -207,6 +210,7 @@ def _write_durably(path: Path, content: bytes, *, mode: int) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        failpoints.reach("identity.before-renaming")
         os.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
