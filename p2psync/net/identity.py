@@ -3,7 +3,6 @@
 import contextlib
 import os
 import stat
-import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -202,8 +201,14 @@ def _make_home(home: Path) -> None:
 
 
 def _write_durably(path: Path, content: bytes, *, mode: int) -> None:
-    """Bring `content` to `path` all or not at all; it is on disk when this returns."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Bring `content` to `path` all or not at all; it is on disk when this returns.
+
+    Always by the same name, so that what a crash leaves there does not stay for ever.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
     try:
         with open(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
