@@ -101,7 +101,9 @@ class Folders:
 
     async def open_all(self) -> None:
         """Raises P2psyncError when an index cannot be opened."""
-        for record in await self._store.folders():
+        records = await self._store.folders()
+        await asyncio.to_thread(_remove_orphans, self._home / _INDEXES, records)
+        for record in records:
             await self._open_one(record)
 
     async def close_all(self) -> None:
@@ -310,6 +312,14 @@ def _resolved(path: Path) -> Path:
     if not root.is_dir():
         raise UsageError(f"{path} is not a directory; only directories can be shared.")
     return root
+
+
+def _remove_orphans(indexes: Path, records: Iterable[FolderRecord]) -> None:
+    """Drop the indexes of folders that were removed, or not yet added, when the power failed."""
+    needed = {record.index_file for record in records}
+    for path in indexes.glob("*.db"):
+        if path.name not in needed:
+            _remove_index(path)
 
 
 def _remove_index(path: Path) -> None:
