@@ -34,7 +34,6 @@ NAMES = (
     "index.after-recording",
     "index.before-receiving",
     "index.after-receiving",
-    "index.after-settling",
     "index.before-renewing",
     "index.after-renewing",
     "database.created",

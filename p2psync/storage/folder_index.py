@@ -229,7 +229,6 @@ class SqliteFolderIndex:
             (path for path, _ in settled),
             lambda connection: peers.drop_offers(connection, settled),
         )
-        failpoints.reach("index.after-settling")
 
     async def wanted(
         self,
