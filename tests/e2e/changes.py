@@ -16,7 +16,7 @@ from tests.e2e.trees import Node, Tree, incompressible, snapshot
 
 NOTHING = "nothing"
 DIRECTORY = "directory"
-LARGE = 700_000
+LARGE = 500_000
 """Bytes; such a file is sent in pieces."""
 
 _COPY = re.compile(r" \(conflict [^/]*\)")

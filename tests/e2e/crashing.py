@@ -1,5 +1,6 @@
 """Two paired devices of which one is cut off from its power, again and again."""
 
+import itertools
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.e2e.trees import assert_same_trees
 
 DIES_WITHIN_S = 30.0
 RESTS_WITHIN_S = 40.0
+_LOOKS_BETWEEN = 40
 
 
 class Victims:
@@ -48,8 +50,9 @@ class Victims:
     def launch_to_die(self, point: str) -> None:
         self.bob.launch({VARIABLE: point})
 
-    def await_death(self, point: str) -> None:
-        assert await_end(self.bob, point), f"{point} was not reached"
+    def dies(self, point: str, *, done: Callable[[], bool] = lambda: True) -> bool:
+        """Whether bob's daemon ends there, before all that was to happen is `done`."""
+        return await_end(self.bob, point, unless=lambda: is_at_rest(self.devices) and done())
 
     def check_crash(self, changes: Changes, point: str) -> None:
         """Nothing partial is visible, and the index claims nothing that is not there."""
@@ -69,8 +72,14 @@ def await_end(device: Device, point: str, *, unless: Callable[[], bool] = lambda
     process = device.process
     assert process is not None
     ended = lambda: process.poll() is not None  # noqa: E731
-    what = f"the daemon of {device.name} ends at {point}"
-    eventually(lambda: ended() or unless(), within=DIES_WITHIN_S, what=what, every=0.01)
+    looks = itertools.count(1)
+    eventually(
+        # To look whether all is done keeps the daemons busy.
+        lambda: ended() or (next(looks) % _LOOKS_BETWEEN == 0 and unless()),
+        within=DIES_WITHIN_S,
+        what=f"the daemon of {device.name} ends at {point}",
+        every=0.01,
+    )
     if not ended():
         return False
     assert process.returncode == -signal.SIGKILL, device.log_text()[-3000:]
@@ -93,17 +102,20 @@ def rests(devices: Sequence[Device], within: float = RESTS_WITHIN_S) -> None:
 
 
 def is_at_rest(devices: Sequence[Device]) -> bool:
-    """Whether all are in sync now, as far as they say."""
+    """Whether all see each other, are in sync as far as they say, and are right about it."""
+    first, *others = devices
     try:
-        answers = [ControlClient(device.home).call("wait", timeout=0) for device in devices]
-    except P2psyncError:
+        if not all(first.is_connected_to(other) for other in others):
+            return False
+        # Asking makes them look at all their files first, so that they need a moment.
+        # The one that may end comes last in `devices`.
+        answers = [ControlClient(device.home).call("wait", timeout=1) for device in devices[::-1]]
+        if not all(answer["done"] for answer in answers):
+            return False
+        assert_same_trees({device.name: device.root for device in devices})
+    except (P2psyncError, AssertionError, FileNotFoundError):
         return False
-    return all(answer["done"] for answer in answers)
-
-
-def play(scenarios: Sequence[Scenario], changes: Changes) -> None:
-    for scenario in scenarios:
-        scenario.change(changes)
+    return True
 
 
 def lay_out(scenarios: Sequence[Scenario], changes: Changes) -> None:
