@@ -71,8 +71,6 @@ def _changes(of: Situation, scenarios: Sequence[Scenario], point: str, how: str)
     lay_out(scenarios, changes)
     victims.rest()
     before = rounds.index_of_yesterday(victims, of.place()) if how == "set back" else None
-    if how == "damaged":
-        before = lambda: rounds.damage_index(victims)  # noqa: E731
     first = FIRST if how == "twice" else None
     return rounds.changes_meet(
         victims, scenarios, changes, point, before=before or (lambda: None), first=first
@@ -90,7 +88,6 @@ def _situations(of: Situation) -> Mapping[str, Round]:
         "twice": lambda point: _changes(of, SCENARIOS, point, "twice"),
         "index-set-back": lambda point: _changes(of, SCENARIOS, point, "set back"),
         "index-damaged": lambda point: rounds.index_is_damaged(of.victims(), point),
-        "index-damaged-and-changes": lambda point: _changes(of, SCENARIOS, point, "damaged"),
         "folder-added": lambda point: rounds.folder_is_added(of.victims(), f"{of.number}", point),
         "folder-removed": lambda point: rounds.folder_is_removed(
             of.victims(), f"{of.number}", point

@@ -71,19 +71,14 @@ def index_of_yesterday(victims: Victims, place: Path) -> Callable[[], None]:
     return put_back
 
 
-def damage_index(victims: Victims) -> None:
-    """Of a daemon that is down: no database any more."""
-    for suffix in ("-wal", "-shm"):
-        Path(f"{victims.index}{suffix}").unlink(missing_ok=True)
-    victims.index.write_bytes(b"no database any more")
-
-
 def index_is_damaged(victims: Victims, point: str) -> bool:
     """Nobody changes anything: an empty index takes nothing away from anyone."""
     roots = {device.name: device.root for device in victims.devices}
     before = assert_same_trees(roots)
     victims.bob.kill()
-    damage_index(victims)
+    for suffix in ("-wal", "-shm"):
+        Path(f"{victims.index}{suffix}").unlink(missing_ok=True)
+    victims.index.write_bytes(b"no database any more")
     victims.launch_to_die(point)
     died = victims.dies(point)
     assert snapshot(victims.bob.root) == before

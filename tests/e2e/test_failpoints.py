@@ -16,6 +16,8 @@ from tests.e2e.changes import SCENARIOS, Changes
 from tests.e2e.crashing import Victims, lay_out
 from tests.e2e.harness import Lab, assert_sound_logs, start_all
 
+pytestmark = pytest.mark.limit(120)
+
 ADDING = ("adopt.before-marking", "folder.marked", "folder.saved", "database.created")
 REMOVING = ("folder.before-forgetting", "folder.forgotten", "folder.released")
 RENEWING = ("index.before-renewing", "index.after-renewing")
