@@ -2,7 +2,7 @@
 
 From the bottom up; a package imports from its own row's package and from rows below only:
 
-    errors                          what a person can be told
+    errors, failpoints              what a person can be told; where a test can end the daemon
     core                            values and decisions
     protocol, config                bytes to messages and back; settings
     ports                           what the engine needs of the world

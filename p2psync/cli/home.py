@@ -17,6 +17,8 @@ from p2psync.errors import ConfigError, UsageError
 _MAX_CONFIG = 1024 * 1024
 _MARKS = (FILE_NAME, "device.key", "device.crt")
 """Any of these makes a directory a home."""
+_UNFINISHED = ".device.key.new"
+"""All that a power cut may leave of a home that was being made."""
 
 
 def is_home(home: Path) -> bool:
@@ -94,7 +96,7 @@ def _make_directory(home: Path) -> None:
     except FileExistsError:
         if not home.is_dir():
             raise UsageError(f"{home} is a file; choose another home with --home.") from None
-        if any(home.iterdir()):
+        if any(path.name != _UNFINISHED for path in home.iterdir()):
             raise UsageError(
                 f"{home} holds other files and is no home of p2psync; "
                 "choose an empty or a new directory with --home."

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from p2psync import failpoints
 from p2psync.config import Config
 from p2psync.core.ids import DeviceID
 from p2psync.core.names import name_fault
@@ -102,7 +103,9 @@ class Folders:
 
     async def open_all(self) -> None:
         """Raises P2psyncError when an index cannot be opened."""
-        for record in await self._store.folders():
+        records = await self._store.folders()
+        await asyncio.to_thread(_remove_orphans, self._home / _INDEXES, records)
+        for record in records:
             await self._open_one(record)
 
     async def close_all(self) -> None:
@@ -224,8 +227,10 @@ class Folders:
             if dry_run:
                 return record
             await asyncio.to_thread(adopt_root, root, record.token)
+            failpoints.reach("folder.marked")
             try:
                 await self._store.save_folder(record)
+                failpoints.reach("folder.saved")
                 await self._open_one(record)
             except BaseException:
                 # Else the next start would find a folder that nobody shares.
@@ -270,8 +275,11 @@ class Folders:
             await self._stop(each)
             await each.index.close()
             del self._open[name]
+            failpoints.reach("folder.before-forgetting")
             await self._store.remove_folder(name)
+            failpoints.reach("folder.forgotten")
             await asyncio.to_thread(release_root, each.record.path, each.record.token)
+            failpoints.reach("folder.released")
             await asyncio.to_thread(_remove_index, self._home / _INDEXES / each.record.index_file)
             _log.info("folder removed name=%s", name)
             return each.record
@@ -310,6 +318,14 @@ def _resolved(path: Path) -> Path:
     if not root.is_dir():
         raise UsageError(f"{path} is not a directory; only directories can be shared.")
     return root
+
+
+def _remove_orphans(indexes: Path, records: Iterable[FolderRecord]) -> None:
+    """Drop the indexes of folders that were removed, or not yet added, when the power failed."""
+    needed = {record.index_file for record in records}
+    for path in indexes.glob("*.db"):
+        if path.name not in needed:
+            _remove_index(path)
 
 
 def _remove_index(path: Path) -> None:

@@ -21,6 +21,7 @@ from p2psync.daemon.clock import SystemClock
 from p2psync.daemon.control import DaemonControl
 from p2psync.daemon.folders import Folders
 from p2psync.daemon.pairing import Pairing
+from p2psync.daemon.power_cut import VARIABLE, end_where_told
 from p2psync.daemon.status import StatusReport
 from p2psync.engine.addresses import AddressBook
 from p2psync.engine.cluster import Cluster
@@ -47,6 +48,7 @@ async def serve(home: Path, *, config: Config, ready: Callable[[], None]) -> Non
     other P2psyncErrors that keep it from starting.
     """
     _raise_descriptor_limit()
+    end_where_told(os.environ.get(VARIABLE))
     with _locked(home):
         identity = load_or_create_identity(home)
         async with contextlib.AsyncExitStack() as stack:

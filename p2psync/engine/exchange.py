@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
+from p2psync import failpoints
 from p2psync.core.decide import is_news
 from p2psync.engine.session import Session
 from p2psync.engine.tasks import whole
@@ -115,7 +116,9 @@ class Exchange:
         # tombstones that nobody needs any more.
         self._sent = batch[-1][0] if batch else latest
         message = IndexBatch(self.folder, epoch, after, self._sent)
+        failpoints.reach("exchange.before-sending")
         await self.session.send(message, pack_entries(batch))
+        failpoints.reach("exchange.after-sending")
 
     async def on_offer(self, offer: FolderOffer) -> None:
         cursor = await self._index.cursor(self.peer)
@@ -197,7 +200,9 @@ class Exchange:
         now = (epoch, received, min(applied, received))
         if now != self._acknowledged and epoch == self.theirs.epoch != 0:
             self._acknowledged = now
+            failpoints.reach("exchange.before-acknowledging")
             self.session.post(IndexAck(self.folder, *now))
+            failpoints.reach("exchange.after-acknowledging")
 
     async def on_ack(self, ack: IndexAck) -> None:
         if ack.epoch != self._index.epoch:

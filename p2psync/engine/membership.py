@@ -6,6 +6,7 @@ A change is stored before anyone hears of it: a device that was removed stays re
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+from p2psync import failpoints
 from p2psync.core.ids import DeviceID, short_device_id
 from p2psync.core.roster import (
     MAX_STATEMENTS,
@@ -110,7 +111,9 @@ class Membership:
             changed = await asyncio.to_thread(change, self._roster)
             if changed == self._roster:
                 return
+            failpoints.reach("membership.before-saving")
             await self._store.save_roster(changed.encode())
+            failpoints.reach("membership.after-saving")
             before = self.view
             self._roster = changed
             self.view = changed.view(self.own.device)

@@ -7,6 +7,7 @@ import stat
 import time
 from pathlib import Path
 
+from p2psync import failpoints
 from p2psync.config import TrashConfig
 from p2psync.core.relpath import INTERNAL, RelPath
 from p2psync.errors import UsageError
@@ -57,6 +58,7 @@ def _mark(system: System, root: int, token: str) -> None:
         internal = system.open_directory(root, INTERNAL)
         try:
             made = [name for name in (STAGING, TRASH) if _make_directory(system, internal, name)]
+            failpoints.reach("adopt.before-marking")
             write_durably(system, internal, MARKER, f"{token}\n{_EXPLANATION}".encode())
             system.fsync(root)
         except BaseException:

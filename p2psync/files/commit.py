@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from p2psync import failpoints
 from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.relpath import RelPath, parent
 from p2psync.files.fingerprint import (
@@ -63,12 +64,15 @@ class Commit:
         """Whether something unknown could not be put back into the tree and is still aside."""
 
     def run(self, steps: Sequence[Step]) -> list[Result]:
+        failpoints.reach("commit.begun")
         self._ready.make([step for step in steps if step.staged])
         results = [self._carry_out(step) for step in steps]
+        failpoints.reach("commit.before-directory-sync")
         try:
             self._sync_directories()
         except OSError as error:
             results = [_not_durable(result, error) for result in results]
+        failpoints.reach("commit.after-directory-sync")
         self._last_look()
         return results
 
@@ -123,7 +127,9 @@ class Commit:
             if replaces:
                 outcome = self._replace(step, new, spot)
             else:
+                failpoints.reach("commit.before-put")
                 self._mover.put(new, spot)
+                failpoints.reach("commit.after-put")
                 outcome = Outcome.DONE
         except FileExistsError:
             outcome = Outcome.CHANGED
@@ -143,6 +149,7 @@ class Commit:
         if step.entry.kind == Kind.SYMLINK:
             _, spot = self._aside.place(step.path)
             self._system.symlink(step.entry.content, *spot)
+            failpoints.reach("commit.after-symlink")
             # Older than one that someone else could make now, and so never taken for it.
             self._system.set_mtime_of_link(*spot, self._now_ns() - _LINK_AGE_NS)
             return spot, self._system.stat(*spot)
@@ -155,10 +162,12 @@ class Commit:
 
     def _replace(self, step: Step, new: Spot, spot: Spot) -> Outcome:
         assert step.expected is not None
+        failpoints.reach("commit.before-swap")
         try:
             swapped = self._mover.swap(new, spot)
         except FileNotFoundError:
             return Outcome.CHANGED
+        failpoints.reach("commit.after-swap")
         if not swapped:
             return self._replace_in_two(step, new, spot)
         out = self._system.stat(*new)
@@ -232,6 +241,7 @@ class Commit:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 return Result(step, Outcome.NOT_EMPTY)
             raise
+        failpoints.reach("commit.after-removing-directory")
         self._tree.forget(step.path)
         return Result(step, Outcome.DONE)
 
@@ -243,6 +253,7 @@ class Commit:
             self._mover.put(spot, aside)
         except FileNotFoundError:
             return Outcome.DONE if step.action is Action.REMOVE else Outcome.CHANGED
+        failpoints.reach("commit.after-displacing")
         out = self._system.stat(*aside)
         if is_same_but_moved(out, step.expected):
             self._displaced.append(_Displaced(slot, step.path, out))
@@ -290,6 +301,7 @@ class Commit:
             if found is not None:
                 self._restore(spot)
             raise
+        failpoints.reach("commit.after-making-directory")
         return Result(step, Outcome.DONE, DIRECTORY)
 
     def _set_metadata(self, step: Step, spot: Spot) -> Result:
@@ -307,6 +319,7 @@ class Commit:
             if mode != stat.S_IMODE(found.st_mode):
                 set_mode(self._system, file, mode)
             self._system.set_mtime(file, step.entry.mtime_ns)
+            failpoints.reach("commit.after-metadata")
             mark = fingerprint_of(self._system.fstat(file), now_ns=0)
         finally:
             self._system.close(file)

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Sequence
 
+from p2psync import failpoints
 from p2psync.core.entry import Kind
 from p2psync.files.modes import mode_of_new, mode_of_old, set_mode
 from p2psync.files.problems import kind_of_problem
@@ -35,7 +36,10 @@ class Ready:
             except OSError as error:
                 self._fail(area, step, error)
         if steps and not few:
+            failpoints.reach("ready.before-sync")
             self._sync(area, [step for step in steps if step.staged in self.files])
+        if steps:
+            failpoints.reach("ready.done")
 
     def _finish(self, area: int, step: Step, *, durable: bool) -> None:
         try:
@@ -50,6 +54,7 @@ class Ready:
             set_mode(self._system, file, self._mode_for(step))
             self._system.set_mtime(file, step.entry.mtime_ns)
             if durable:
+                failpoints.reach("ready.before-sync")
                 sync_file(self._system, file)
             self.files[step.staged] = self._system.fstat(file)
         finally:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 import blake3
 
+from p2psync import failpoints
 from p2psync.core.entry import Manifest
 from p2psync.core.manifest import chunk_sizes
 from p2psync.core.relpath import INTERNAL, RelPath
@@ -48,6 +49,7 @@ def stage(tree: Tree, files: Iterable[tuple[str, int, Pieces]]) -> None:
                 if offset < 0 or offset + len(data) > size:
                     raise ValueError("a piece lies outside of its file")
                 write_all(tree.system, file, data, offset)
+                failpoints.reach("staging.piece-written")
                 if size >= _RESERVED_FROM:
                     # So that the sync at the end, when the last piece has come, finds little left.
                     with suppress(OSError):
@@ -79,6 +81,7 @@ def _opened(system: System, area: int, name: str, size: int) -> Iterator[int]:
         except OSError:
             discard(system, area, name)
             raise
+        failpoints.reach("staging.opened")
         yield file
     finally:
         system.close(file)
@@ -139,6 +142,7 @@ def _copy(system: System, source: int, target: int, place: Place, offset: int) -
             write_all(system, target, data, offsets[1])
             count = len(data)
         done += count
+        failpoints.reach("staging.piece-copied")
     return True
 
 

@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 
+from p2psync import failpoints
 from p2psync.config import TrashConfig
 from p2psync.core.relpath import INTERNAL, RelPath, ancestors
 from p2psync.files.moves import Mover, Spot
@@ -111,7 +112,9 @@ class Trash:
         while True:
             name = f"{time}-{count}"
             try:
+                failpoints.reach("trash.before-keeping")
                 self._mover.put((staging_area(tree), slot), (target, name))
+                failpoints.reach("trash.after-keeping")
                 break
             except FileExistsError:
                 count += 1
@@ -123,6 +126,7 @@ class Trash:
         area = staging_area(tree)
         for name in sorted(entry.name for entry in tree.system.scan(area)):
             if _DISPLACED.fullmatch(name):
+                failpoints.reach("trash.before-recovering")
                 self.take(tree, name)
 
     def prune(self, tree: Tree) -> None:

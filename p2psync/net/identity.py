@@ -3,7 +3,6 @@
 import contextlib
 import os
 import stat
-import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from p2psync import failpoints
 from p2psync.core.ids import DeviceID, device_id_of_public_key
 from p2psync.errors import ConfigError
 
@@ -79,9 +79,11 @@ def load_or_create_identity(home: Path) -> Identity:
             key = Ed25519PrivateKey.generate()
             pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             _write_durably(files.key, pem, mode=0o600)
+            failpoints.reach("identity.key-written")
         if not files.certificate.exists():
             issued = _issue(key).public_bytes(Encoding.PEM)
             _write_durably(files.certificate, issued, mode=0o644)
+            failpoints.reach("identity.certificate-written")
         certificate_der = _read_certificate(files.certificate, key)
     except OSError as error:
         raise ConfigError(
@@ -199,14 +201,21 @@ def _make_home(home: Path) -> None:
 
 
 def _write_durably(path: Path, content: bytes, *, mode: int) -> None:
-    """Bring `content` to `path` all or not at all; it is on disk when this returns."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Bring `content` to `path` all or not at all; it is on disk when this returns.
+
+    Always by the same name, so that what a crash leaves there does not stay for ever.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, 0o600)
     try:
         with open(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        failpoints.reach("identity.before-renaming")
         os.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
+from p2psync import failpoints
 from p2psync.errors import ConfigError, DamagedError, P2psyncError
 
 T = TypeVar("T")
@@ -141,6 +142,7 @@ def set_aside(path: Path) -> Path:
         # The database first: should the power fail here, `_create` removes the log that is left,
         # while a database that lost its log would pass for a good one in an earlier state.
         path.rename(aside)
+        failpoints.reach("database.set-aside")
         _sync_directory(path.parent)
         with suppress(FileNotFoundError):
             _beside(path, "-wal").rename(_beside(aside, "-wal"))
@@ -168,6 +170,7 @@ def _create(path: Path) -> None:
         # SQLite would replay the log of a vanished database into the new one.
         _beside(path, suffix).unlink(missing_ok=True)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    failpoints.reach("database.created")
     _sync_directory(path.parent)
 
 

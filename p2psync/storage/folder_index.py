@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from p2psync import failpoints
 from p2psync.core.entry import Entry, Fingerprint, Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.relpath import RelPath
@@ -102,10 +103,13 @@ class SqliteFolderIndex(IndexBase):
             sequence = state.sequence + len(rows)
             counter = max([state.counter, *_counters_of(state.replica, rows)])
             _store_meta(connection, sequence=sequence, counter=counter)
+            failpoints.reach("index.before-recording")
             counts = shifted(state.counts, before=before, after=after)
             return state._replace(sequence=sequence, counter=counter, counts=counts)
 
-        return (await self._change(change)).sequence
+        sequence = (await self._change(change)).sequence
+        failpoints.reach("index.after-recording")
+        return sequence
 
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
         await self._write(lambda connection: table.store_fingerprints(connection, fingerprints))
@@ -147,9 +151,11 @@ class SqliteFolderIndex(IndexBase):
             # A peer may have offered something since that this device held and acknowledged, and
             # have forgotten its deletion: such an offer would never be replaced or settled.
             peers.begin_anew(connection)
+            failpoints.reach("index.before-renewing")
             return state._replace(counts=measure(connection, held=None, wanted=None))
 
         await self._change(change)
+        failpoints.reach("index.after-renewing")
 
     # --- peers and what they offer ------------------------------------------------------------
 
@@ -165,8 +171,10 @@ class SqliteFolderIndex(IndexBase):
             peers.drop_offers_at(connection, peer, seen)
             peers.store_offers(connection, peer, offers)
             peers.store_cursor(connection, peer, cursor)
+            failpoints.reach("index.before-receiving")
 
         await self._change_offers([*seen, *(path for _, path, _ in offers)], change)
+        failpoints.reach("index.after-receiving")
 
     async def settle(self, settled: Sequence[tuple[RelPath, Offer]]) -> None:
         await self._change_offers(

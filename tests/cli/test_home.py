@@ -66,6 +66,15 @@ def test_a_home_whose_making_was_cut_short_is_completed_by_its_defaults(home: Pa
     assert load_or_create(home) == Config(name=host_name())
 
 
+def test_a_home_whose_making_was_cut_short_at_its_first_file_can_be_made(home: Path) -> None:
+    home.mkdir(mode=0o700)
+    (home / ".device.key.new").write_bytes(b"half a key")
+
+    create_home(home, name="ada", listen=None)
+
+    assert {path.name for path in home.iterdir()} == {"config.toml", "device.key", "device.crt"}
+
+
 def test_settings_without_a_name_have_that_of_the_host(home: Path) -> None:
     home.mkdir()
     (home / "config.toml").write_text("scan_interval_s = 60")

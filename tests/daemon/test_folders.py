@@ -32,3 +32,19 @@ async def test_a_folder_that_could_not_be_added_is_not_there_after_a_restart(
     assert await store.folders() == []
     assert list(root.iterdir()) == []
     await store.close()
+
+
+async def test_an_index_that_a_power_cut_left_behind_its_folder_goes_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    indexes = tmp_path / "indexes"
+    indexes.mkdir()
+    for name in ("orphan.db", "orphan.db-wal", "kept.db.damaged-1"):
+        (indexes / name).write_bytes(b"")
+    store = await open_device_store(tmp_path / "device.db")
+    nobody = cast(Any, None)
+
+    await Folders(tmp_path, Config(), store, nobody, nobody, SystemClock(), os.urandom).open_all()
+
+    assert [path.name for path in indexes.iterdir()] == ["kept.db.damaged-1"]
+    await store.close()

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from p2psync.cli.client import ControlClient
@@ -136,8 +138,8 @@ class Device:
     def wait(self, timeout: float) -> Result:
         return self.cli("wait", "--timeout", f"{timeout:.0f}", timeout=timeout + 30)
 
-    def launch(self) -> None:
-        """Start the daemon without waiting for it."""
+    def launch(self, variables: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Start the daemon without waiting for it, with more environment variables if need be."""
         assert self.process is None or self.process.poll() is not None, f"{self.name} runs already"
         # The kernel ends a child with the *thread* that made it, so only the main one may.
         assert threading.current_thread() is threading.main_thread()
@@ -152,13 +154,13 @@ class Device:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(self.home.parent),
+                env=environment(self.home.parent) | dict(variables),
                 cwd=self.home.parent,
             )
 
-    def start(self) -> None:
+    def start(self, variables: Mapping[str, str] = MappingProxyType({})) -> None:
         """Start the daemon and return when it answers."""
-        self.launch()
+        self.launch(variables)
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:

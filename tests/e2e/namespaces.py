@@ -54,12 +54,17 @@ class Namespace:
         for rule in rules:
             self.run("nft", "add", "rule", "inet", "test", "incoming", *rule.split())
 
+    def drop_no_more(self) -> None:
+        self.run("nft", "delete", "table", "inet", "test")
+
 
 class Network:
     """Namespaces and the cables between them. Use `network()`."""
 
     def __init__(self) -> None:
         self.hosts: list[Namespace] = []
+        self._ends: dict[str, tuple[Namespace, str]] = {}
+        """Where a cable is plugged in, by its address."""
 
     def host(self) -> Namespace:
         """A host with nothing but a loopback that carries multicast."""
@@ -86,9 +91,20 @@ class Network:
         addresses = (f"10.77.{number}.1", f"10.77.{number}.2")
         for host, end, address in zip((left, right), ends, addresses, strict=True):
             host.run("ip", "address", "add", f"{address}/24", "broadcast", "+", "dev", end)
-            host.run("ip", "link", "set", end, "up")
-            host.run("ip", "route", "append", "224.0.0.0/4", "dev", end)
+            self._ends[address] = (host, end)
+            self.plug_in(address)
         return addresses
+
+    def pull_out(self, address: str) -> None:
+        """The cable at `address`: both ends notice."""
+        host, end = self._ends[address]
+        host.run("ip", "link", "set", end, "down")
+
+    def plug_in(self, address: str) -> None:
+        host, end = self._ends[address]
+        host.run("ip", "link", "set", end, "up")
+        # Taken away whenever a cable is pulled out.
+        host.run("ip", "route", "append", "224.0.0.0/4", "dev", end)
 
     def close(self) -> None:
         for host in self.hosts:

@@ -32,6 +32,13 @@ def test_an_identity_is_the_same_after_a_restart(tmp_path: Path) -> None:
     assert verify(first.certificate_der, second.sign(b"data"), b"data")
 
 
+def test_a_key_that_a_power_cut_left_half_written_does_not_stay(tmp_path: Path) -> None:
+    for name in (".device.key.new", ".device.crt.new"):
+        (tmp_path / name).write_bytes(b"half of it")
+    load_or_create_identity(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"device.key", "device.crt"}
+
+
 def test_two_homes_are_two_devices(tmp_path: Path) -> None:
     one, other = (load_or_create_identity(tmp_path / name) for name in ("one", "other"))
     assert one.device != other.device
