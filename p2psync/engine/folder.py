@@ -22,7 +22,7 @@ from p2psync.engine.housekeeping import Housekeeping
 from p2psync.engine.local import Brakes, LocalChanges
 from p2psync.engine.problems import Problems
 from p2psync.engine.pull import Puller
-from p2psync.engine.session import Session
+from p2psync.engine.session import Session, SessionClosedError
 from p2psync.engine.supplier import Supplier
 from p2psync.engine.tasks import together
 from p2psync.errors import P2psyncError
@@ -35,8 +35,12 @@ from p2psync.ports import (
     RootUnavailableError,
     Watcher,
 )
+from p2psync.protocol.messages import IndexBatch
+from p2psync.protocol.wire import RemoteProtocolError
 
 _ROOT_RETRY_S = 2.0
+_SCANNING, _PULLING, _LISTENING = "scanning", "pulling", "listening"
+"""Sources of trouble with the disk that holds the folder, or the index."""
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +101,7 @@ class Folder:
         self.local = LocalChanges(
             index, disk, clock, self.problems, self.turn, author=author(), brakes=brakes
         )
-        self.local.recorded = self._announce
+        self.local.recorded = self._recorded
         self._author = author
         contents = Contents(spec.name, index, disk, lambda: self._exchanges.sessions())
         self._puller = Puller(
@@ -110,7 +114,7 @@ class Folder:
             self.turn,
             own=own,
             brakes=brakes,
-            committed=self._announce,
+            committed=self._recorded,
         )
         self._watcher = watcher(self.local.mark)
         self._housekeeping = Housekeeping(
@@ -165,7 +169,7 @@ class Folder:
                 self.local.mark(None)
                 next_full = self._clock.monotonic() + self._scan_interval_s
             self.local.author = self._author()
-            if not await self._guarded(self.local.scan):
+            if not await self._guarded(self.local.scan, _SCANNING):
                 continue
             if not self._scanned:
                 self._scanned = True
@@ -183,15 +187,16 @@ class Folder:
                     await self._pull_wake.wait()
             self._pull_wake.clear()
             if self._may_pull:
-                await self._guarded(self._puller.run_until_idle)
+                await self._guarded(self._puller.run_until_idle, _PULLING)
                 self.changed.set()
 
     @property
     def _may_pull(self) -> bool:
         return self._scanned and self._halted is None
 
-    async def _guarded(self, work: Callable[[], object]) -> bool:
-        """Do `work` unless the root is gone; then the folder halts until it is back."""
+    async def _guarded(self, work: Callable[[], object], source: str) -> bool:
+        """Do `work` unless the root is gone; then the folder halts until it is back. Trouble with
+        the disk is told as of `source`, so that other work, which goes well, does not hide it."""
         try:
             await asyncio.to_thread(self.disk.check_root)
             await work()  # type: ignore[misc]
@@ -201,13 +206,12 @@ class Folder:
             self.local.mark(None)
             return False
         except (P2psyncError, OSError) as error:
-            # Of the disk that holds the folder, or the index.
-            self.problems.set("disk", self._disk_problem(error))
+            self.problems.set(source, self._disk_problem(error))
             _log.warning("disk trouble folder=%s reason=%s", self.name, error)
             await asyncio.sleep(_ROOT_RETRY_S)
             self.local.mark(None)
             return False
-        self.problems.clear("disk", "")
+        self.problems.clear(source, "")
         if self._halted is not None:
             _log.info("resumed folder=%s", self.name)
             self._halted = None
@@ -242,6 +246,11 @@ class Folder:
         self.pull()
         return approved
 
+    def _recorded(self) -> None:
+        # The peer at whose batch the index failed may be away by now.
+        self.problems.clear(_LISTENING, "")
+        self._announce()
+
     def _announce(self) -> None:
         self._exchanges.recorded()
         self.changed.set()
@@ -256,7 +265,16 @@ class Folder:
         self.changed.set()
 
     async def handle(self, session: Session, message: FolderMessage, payload: bytes) -> None:
-        await self._exchanges.handle(session, message, payload)
+        try:
+            await self._exchanges.handle(session, message, payload)
+        except (RemoteProtocolError, SessionClosedError):
+            raise
+        except (P2psyncError, OSError) as error:
+            # It ends the session, and is no fault of the network, as it would seem.
+            self.problems.set(_LISTENING, self._disk_problem(error))
+            raise
+        if isinstance(message, IndexBatch):
+            self.problems.clear(_LISTENING, "")
         self.changed.set()
 
     def offers_arrived(self) -> None:
