@@ -128,7 +128,6 @@ def test_on_a_full_disk_nothing_partial_shows_and_all_arrives_when_there_is_spac
         shown = bob.ok("status").out
         assert "The disk is full." in shown, shown
         assert bob.folder()["state"] != "idle"
-        assert bob.wait(1).code != 0
         # A deletion needs no space.
         (ada.root / "deleted").unlink()
         eventually(lambda: bob.read("deleted") is None, within=15, what="it goes from bob")
@@ -157,12 +156,12 @@ def test_without_space_for_the_index_it_is_said_nothing_is_lost_and_it_goes_on(l
     converge(devices)
 
     disk.fill()
-    for number in range(400):
+    for number in range(150):
         ada.write(f"early/{number}", f"ada {number}")
     eventually(
         lambda: "disk is full" in _reasons(bob), within=20, what="bob says why it is cut off"
     )
-    for number in range(400):
+    for number in range(150):
         ada.write(f"of ada/{number}", f"ada {number}")
         bob.write(f"of bob/{number}", f"bob {number}")
     said = eventually(lambda: _reasons(bob), within=20, what="bob says what is wrong")
@@ -174,13 +173,23 @@ def test_without_space_for_the_index_it_is_said_nothing_is_lost_and_it_goes_on(l
     (space,) = [check for check in checks if check["name"] == "space for the index"]
     assert not space["ok"]
     assert "Free some space" in space["next_step"]
-    for number in range(400):
+    for number in range(150):
         assert bob.read(f"of bob/{number}") == f"bob {number}".encode()
 
     disk.free()
     tree = converge(devices, within=45)
-    assert len(tree) == 1204
+    assert len(tree) == 454
     assert all(device.conflicts() == [] for device in devices)
+
+    disk.fill()
+    bob.kill()
+    refused = bob.cli("daemon", timeout=20)
+    assert refused.code == 1, str(refused)
+    assert refused.err.count("p2psync: ") == 1
+    assert refused.err.endswith("the disk is full. Free some space.\n")
+    disk.free()
+    bob.start()
+    assert converge(devices) == tree
 
 
 # --- what cannot be watched or read ----------------------------------------------------------
@@ -249,16 +258,15 @@ def test_what_becomes_unreadable_is_reported_and_never_counts_as_deleted(lab: La
     eventually(lambda: bob.read("goes") is None, within=15, what="a real deletion arrives")
     # A device that starts has to find it all by its first scan.
     ada.restart()
-    bob.write("closed/new", "for a directory that is closed there")
     bob.write("last", "from bob")
     everywhere([ada], "last", b"from bob")
-    ada.ok("folder", "rescan", "shared")
     ada.write("last", "from ada")
     everywhere([bob], "last", b"from ada")
     kept = snapshot(bob.root)
     assert {path: kept.get(path) for path in closed} == closed
     assert bob.read("locked") == b"locked"
 
+    bob.write("closed/new", "for a directory that is closed there")
     (ada.root / "closed").chmod(0o755)
     (ada.root / "locked").chmod(0o644)
     ada.ok("folder", "rescan", "shared")
@@ -328,7 +336,7 @@ def test_a_directory_swapped_for_a_link_while_files_come_in_leads_nobody_outside
     ada, bob = devices = lab.group("ada", "bob", folder=None)
     outside = lab.base / "outside"
     outside.mkdir()
-    for number in range(0, 300, 3):
+    for number in range(0, 120, 3):
         (outside / f"{number}").write_text("nobody's business")
     before = snapshot(outside)
     (ada.root / "busy").mkdir(parents=True)
@@ -340,9 +348,9 @@ def test_a_directory_swapped_for_a_link_while_files_come_in_leads_nobody_outside
 
     arrived = 0
     with Swapper(bob.root / "busy", link) as swapper:
-        for number in range(300):
+        for number in range(120):
             _write_unfollowed(ada.root, f"{number}", b"%d" % number)
-            if number % 30 == 29:
+            if number % 20 == 19:
                 # Between others that tell how far bob is.
                 ada.write(f"mark {number}", "reached")
                 everywhere([bob], f"mark {number}", b"reached", within=20)
