@@ -205,7 +205,9 @@ class DaemonControl:
     # --- the daemon itself -------------------------------------------------------------------
 
     async def doctor(self) -> Json:
-        return {"checks": await asyncio.to_thread(self._checks)}
+        # How much is under way: at rest always the same, or something is left behind.
+        tasks = len(asyncio.all_tasks())
+        return {"checks": await asyncio.to_thread(self._checks), "tasks": tasks}
 
     async def shutdown(self) -> Json:
         self._end()

@@ -20,6 +20,7 @@ from p2psync.daemon.checks import checks
 from p2psync.daemon.clock import SystemClock
 from p2psync.daemon.control import DaemonControl
 from p2psync.daemon.folders import Folders
+from p2psync.daemon.memory import return_freed_memory
 from p2psync.daemon.pairing import Pairing
 from p2psync.daemon.power_cut import VARIABLE, end_where_told
 from p2psync.daemon.status import StatusReport
@@ -106,7 +107,8 @@ class _Daemon:
         await self._store.set_setting(_LAST_PORT, str(port))
         discovery.announce(port)
         self._pairing.port = port
-        await stack.enter_async_context(_running(self._cluster.run(), discovery.run()))
+        works = (self._cluster.run(), discovery.run(), return_freed_memory())
+        await stack.enter_async_context(_running(*works))
         stack.push_async_callback(self._cluster.stop)
         stack.push_async_callback(self._pairing.close)
         stack.push_async_callback(folders.close_all)

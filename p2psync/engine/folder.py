@@ -18,13 +18,14 @@ from p2psync.core.ids import DeviceID
 from p2psync.core.relpath import RelPath
 from p2psync.engine.content import Contents
 from p2psync.engine.exchanges import Exchanges, FolderMessage, PeerNeed
+from p2psync.engine.guard import Guard
 from p2psync.engine.housekeeping import Housekeeping
 from p2psync.engine.integrity import Integrity
 from p2psync.engine.local import Brakes, LocalChanges
 from p2psync.engine.mend import Mender
-from p2psync.engine.problems import STOPPED, Problems, halted, held_back
+from p2psync.engine.problems import STOPPED, Problems, held_back
 from p2psync.engine.pull import Puller
-from p2psync.engine.session import Session
+from p2psync.engine.session import Session, SessionClosedError
 from p2psync.engine.supplier import Supplier
 from p2psync.engine.tasks import together
 from p2psync.engine.verify import Schedule, Verifier
@@ -35,11 +36,13 @@ from p2psync.ports import (
     Disk,
     FolderIndex,
     Problem,
-    RootUnavailableError,
     Watcher,
 )
+from p2psync.protocol.messages import IndexBatch
+from p2psync.protocol.wire import RemoteProtocolError
 
-_ROOT_RETRY_S = 2.0
+_SCANNING, _PULLING, _LISTENING = "scanning", "pulling", "listening"
+"""Sources of trouble with the disk that holds the folder, or the index."""
 
 _log = logging.getLogger(__name__)
 
@@ -91,7 +94,6 @@ class Folder:
         self.problems = Problems()
         self.turn = asyncio.Lock()
         self._working = False
-        self._halted: Problem | None = None
         self.failed = False
         """Whether `run` ended by a fault of ours, which the log tells; it is about to be tried
         again."""
@@ -103,8 +105,11 @@ class Folder:
         self.local = LocalChanges(
             index, disk, clock, self.problems, self.turn, author=author(), brakes=brakes
         )
-        self.local.recorded = self._announce
+        self.local.recorded = self._recorded
         self._author = author
+        self._guard = Guard(
+            spec.name, disk, self.problems, halting=self.changed.set, rescan=self.rescan
+        )
         self._integrity = Integrity(
             spec.name,
             index,
@@ -113,7 +118,7 @@ class Folder:
             self.turn,
             edited=self.local.mark,
             damaged=self.may_be_mended,
-            recorded=self._announce,
+            recorded=self._recorded,
         )
         contents = Contents(spec.name, index, disk, lambda: self._exchanges.sessions())
         self._puller = Puller(
@@ -126,7 +131,7 @@ class Folder:
             self.turn,
             own=own,
             brakes=brakes,
-            committed=self._announce,
+            committed=self._recorded,
             suspect=self._integrity.suspect,
         )
         self._mender = Mender(
@@ -196,7 +201,7 @@ class Folder:
                 self.local.mark(None)
                 next_full = self._clock.monotonic() + self._scan_interval_s
             self.local.author = self._author()
-            if not await self._guarded(self.local.scan):
+            if not await self._guard.run(self.local.scan, _SCANNING):
                 continue
             if not self._scanned:
                 self._scanned = True
@@ -214,7 +219,7 @@ class Folder:
                     await self._pull_wake.wait()
             self._pull_wake.clear()
             if self._may_pull:
-                await self._guarded(self._pull_and_mend)
+                await self._guard.run(self._pull_and_mend, _PULLING)
                 self.changed.set()
 
     def _next_retry(self) -> float | None:
@@ -230,41 +235,7 @@ class Folder:
 
     @property
     def _may_pull(self) -> bool:
-        return self._scanned and self._halted is None
-
-    async def _guarded(self, work: Callable[[], object]) -> bool:
-        """Do `work` unless the root is gone; then the folder halts until it is back."""
-        try:
-            await asyncio.to_thread(self.disk.check_root)
-            await work()  # type: ignore[misc]
-        except RootUnavailableError as error:
-            self._halt(str(error))
-            await asyncio.sleep(_ROOT_RETRY_S)
-            self.local.mark(None)
-            return False
-        except (P2psyncError, OSError) as error:
-            # Of the disk that holds the folder, or the index.
-            self.problems.set("disk", self._disk_problem(error))
-            _log.warning("disk trouble folder=%s reason=%s", self.name, error)
-            await asyncio.sleep(_ROOT_RETRY_S)
-            self.local.mark(None)
-            return False
-        self.problems.clear("disk", "")
-        if self._halted is not None:
-            _log.info("resumed folder=%s", self.name)
-            self._halted = None
-        return True
-
-    def _disk_problem(self, error: P2psyncError | OSError) -> Problem:
-        if isinstance(error, OSError):
-            return self.disk.kind_of_problem(error, "")
-        return Problem("", str(error), "It is tried again by itself.")
-
-    def _halt(self, reason: str) -> None:
-        if self._halted is None:
-            _log.warning("halted folder=%s reason=%s", self.name, reason)
-        self._halted = halted(self.name, reason)
-        self.changed.set()
+        return self._scanned and self._guard.halted is None
 
     def pull(self) -> None:
         """Try again what is wanted."""
@@ -278,6 +249,11 @@ class Folder:
         approved = self.local.approve() + self._puller.deletions.approve()
         self.pull()
         return approved
+
+    def _recorded(self) -> None:
+        # The peer at whose batch the index failed may be away by now.
+        self.problems.clear(_LISTENING, "")
+        self._announce()
 
     def _announce(self) -> None:
         self._exchanges.recorded()
@@ -293,7 +269,16 @@ class Folder:
         self.changed.set()
 
     async def handle(self, session: Session, message: FolderMessage, payload: bytes) -> None:
-        await self._exchanges.handle(session, message, payload)
+        try:
+            await self._exchanges.handle(session, message, payload)
+        except (RemoteProtocolError, SessionClosedError):
+            raise
+        except (P2psyncError, OSError) as error:
+            # It ends the session, and is no fault of the network, as it would seem.
+            self._guard.tell(error, _LISTENING)
+            raise
+        if isinstance(message, IndexBatch):
+            self.problems.clear(_LISTENING, "")
         self.changed.set()
 
     def offers_arrived(self) -> None:
@@ -330,7 +315,7 @@ class Folder:
         """Whether nothing is under way here."""
         return (
             self._scanned
-            and self._halted is None
+            and self._guard.halted is None
             and not self.local.pending
             and not self._puller.busy
             and not self._pull_wake.is_set()
@@ -342,7 +327,7 @@ class Folder:
             return State.HALTED
         if not self._working:
             return State.PAUSED
-        if self._halted is not None or self.local.braked or self._puller.deletions.waiting:
+        if self._guard.halted is not None or self.local.braked or self._puller.deletions.waiting:
             return State.HALTED
         if self.local.pending or not self._scanned:
             return State.SCANNING
@@ -356,7 +341,7 @@ class Folder:
 
     def all_problems(self) -> list[Problem]:
         """What keeps the folder from being in sync, the gravest first."""
-        found = [self._halted] if self._halted is not None else []
+        found = [self._guard.halted] if self._guard.halted is not None else []
         if self.failed:
             found.append(STOPPED)
         for count, where in (

@@ -1,5 +1,6 @@
-"""Which device a person means."""
+"""Which device a person means, and how much is under way."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,3 +55,14 @@ async def test_a_name_that_looks_like_the_id_of_another_device_misleads_nobody()
 async def test_a_name_that_two_devices_have_is_not_enough() -> None:
     with pytest.raises(UsageError, match="more than one device"):
         await _meant(_control(bob="twin", eve="twin"), "twin")
+
+
+async def test_doctor_counts_the_tasks_that_are_under_way() -> None:
+    control = _control()
+    before = (await control.doctor())["tasks"]
+    left = [asyncio.create_task(asyncio.sleep(60)) for _ in range(3)]
+    assert (await control.doctor())["tasks"] == before + 3
+    for task in left:
+        task.cancel()
+    await asyncio.wait(left)
+    assert (await control.doctor())["tasks"] == before

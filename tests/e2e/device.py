@@ -22,6 +22,9 @@ FOLDER = "shared"
 CODE = re.compile(r"[0-9]+(-[a-z]+){3}")
 """What a one-time code looks like."""
 
+WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
+"""Root that is bound by permissions like everyone."""
+
 READY_S = 20.0
 COMMAND_S = 90.0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.device import Device
+from tests.e2e.device import WITHOUT_PRIVILEGE, Device
 from tests.e2e.harness import Lab, assert_sound_logs
 from tests.e2e.processes import Result, eventually
 
@@ -328,10 +328,6 @@ def test_a_disk_that_cannot_be_written_is_told_where_it_matters(lab: Lab) -> Non
     newcomer = Device("bob", frozen / "home", lab.base / "root", lab.base / "log")
     assert_one_sentence(newcomer.cli("init"), CONFIG)
     assert os.listdir(frozen) == ["file"]
-
-
-WITHOUT_PRIVILEGE = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--")
-"""Root that is bound by permissions like everyone."""
 
 
 def _unreadable_file(device: Device) -> Path:

@@ -1,35 +1,44 @@
-"""A whole folder, its disk in memory."""
+"""What a folder says of a disk or an index that cannot be used, and for how long."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from p2psync.core.relpath import RelPath
-from p2psync.engine import folder as module
+from p2psync.engine import guard as module
 from p2psync.engine.folder import Folder, FolderSpec, State
-from p2psync.storage.folder_index import open_folder_index
+from p2psync.engine.session import SessionClosedError
+from p2psync.errors import P2psyncError
+from p2psync.protocol.messages import IndexBatch
+from p2psync.protocol.wire import RemoteProtocolError
+from p2psync.storage.folder_index import SqliteFolderIndex, open_folder_index
 from tests.support.devices import NO_BRAKES, device_id
 from tests.support.manual_clock import ManualClock
 from tests.support.memory_disk import MemoryDisk
 
+FULL = "The index could not be written: the disk is full."
+SESSION: Any = object()
+BATCH: Any = IndexBatch("shared", 1, 2, 0)
 
-class Blind:
-    """`ports.Watcher`."""
 
-    def __init__(self, _: Callable[[set[RelPath] | None], None]) -> None:
-        pass
-
+class _NoWatcher:
     async def run(self) -> None:
         await asyncio.Event().wait()
 
 
 @pytest.fixture
-async def folder(tmp_path: Path) -> AsyncIterator[Folder]:
+async def index(tmp_path: Path) -> AsyncIterator[SqliteFolderIndex]:
+    opened = await open_folder_index(tmp_path / "index.db", randomness=bytes, now_ns=1)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def folder(index: SqliteFolderIndex) -> Folder:
     clock = ManualClock()
-    index = await open_folder_index(tmp_path / "index.db", randomness=lambda size: b"\1" * size)
-    folder = Folder(
+    return Folder(
         FolderSpec("shared", "/shared", "send-receive", None),
         index,
         MemoryDisk(clock.now_ns),
@@ -39,13 +48,95 @@ async def folder(tmp_path: Path) -> AsyncIterator[Folder]:
         members=list,
         brakes=NO_BRAKES,
         scan_interval_s=3600,
-        watcher=Blind,
+        watcher=lambda on_change: _NoWatcher(),
     )
-    running = asyncio.create_task(folder.run())
+
+
+@pytest.fixture
+async def running(folder: Folder) -> AsyncIterator[Folder]:
+    work = asyncio.create_task(folder.run())
     yield folder
-    running.cancel()
-    await asyncio.wait([running])
-    await index.close()
+    work.cancel()
+    await asyncio.wait([work])
+
+
+def _reasons(folder: Folder) -> list[str]:
+    return [problem.reason for problem in folder.all_problems()]
+
+
+async def _until(probe: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not probe():  # noqa: ASYNC110 - what it asks tells nobody when it changes
+            await asyncio.sleep(0.001)
+
+
+def _fail_with(error: Exception) -> Callable[..., Any]:
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+async def test_trouble_of_the_scan_is_not_hidden_by_a_pull_that_goes_well(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pulls = 0
+
+    async def pull() -> None:
+        nonlocal pulls
+        pulls += 1
+
+    monkeypatch.setattr(folder._puller, "run_until_idle", pull)
+    work = asyncio.create_task(folder.run())
+    try:
+        await _until(lambda: pulls)
+        monkeypatch.setattr(folder.local, "scan", _fail_with(P2psyncError(FULL)))
+        folder.rescan()
+        await _until(lambda: _reasons(folder))
+        before = pulls
+        folder.pull()
+        await _until(lambda: pulls > before and not folder._pull_wake.is_set())
+        await asyncio.sleep(0)
+        assert _reasons(folder) == [FULL]
+    finally:
+        work.cancel()
+        await asyncio.wait([work])
+
+
+async def test_an_index_that_takes_no_offers_is_told_until_it_takes_some(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder._exchanges, "handle", _fail_with(P2psyncError(FULL)))
+    with pytest.raises(P2psyncError, match="full"):
+        await folder.handle(SESSION, BATCH, b"")
+    assert _reasons(folder) == [FULL]
+
+    monkeypatch.undo()
+    await folder.handle(SESSION, BATCH, b"")
+    assert _reasons(folder) == []
+
+
+async def test_or_until_it_takes_what_was_found_here(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder._exchanges, "handle", _fail_with(OSError(28, "No space")))
+    with pytest.raises(OSError, match="No space"):
+        await folder.handle(SESSION, BATCH, b"")
+    assert len(_reasons(folder)) == 1
+    folder.local.recorded()
+    assert _reasons(folder) == []
+
+
+@pytest.mark.parametrize(
+    "error", [RemoteProtocolError("The peer sent nonsense."), SessionClosedError("It ended.")]
+)
+async def test_what_a_peer_did_is_no_trouble_of_the_disk(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, error: P2psyncError
+) -> None:
+    monkeypatch.setattr(folder._exchanges, "handle", _fail_with(error))
+    with pytest.raises(type(error)):
+        await folder.handle(SESSION, BATCH, b"")
+    assert _reasons(folder) == []
 
 
 async def until(folder: Folder, state: State) -> None:
@@ -56,10 +147,10 @@ async def until(folder: Folder, state: State) -> None:
 
 
 async def test_a_halted_folder_does_not_try_again_in_a_circle(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    running: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_ROOT_RETRY_S", 0.0)
-    await until(folder, State.IDLE)
+    monkeypatch.setattr(module, "_RETRY_S", 0.0)
+    await until(running, State.IDLE)
     asked = 0
 
     def due_at_once() -> float:
@@ -67,13 +158,13 @@ async def test_a_halted_folder_does_not_try_again_in_a_circle(
         asked += 1
         return 0.0
 
-    disk = folder.disk
+    disk = running.disk
     assert isinstance(disk, MemoryDisk)
     disk.lose_root()
-    folder.rescan()
-    await until(folder, State.HALTED)
-    monkeypatch.setattr(folder._puller, "next_retry", due_at_once)
-    folder.pull()
+    running.rescan()
+    await until(running, State.HALTED)
+    monkeypatch.setattr(running._puller, "next_retry", due_at_once)
+    running.pull()
     for _ in range(500):
         await asyncio.sleep(0)
     assert not asked

@@ -95,6 +95,11 @@ def _lost(
         if any(other is None or not other.must_show for other in places):
             continue
         instead = tree.get(place.path)
+        if instead is not None and instead.token is not None:
+            came_along = ledger.came_along(instead.token, place.path)
+            if came_along and ledger.replaced(instead.token, place.token):
+                # It was just being overwritten where the directory had its earlier name.
+                continue
         text = (
             f"token {place.token} is lost, which nobody overwrote or deleted here; "
             f"the path shows {instead or 'nothing'}"

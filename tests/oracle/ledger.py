@@ -153,6 +153,10 @@ class Ledger:
         touched = {device for other in here if other.token in known for device in other.touched_by}
         return bool(removed and touched) and len(touched | removed) > 1
 
+    def replaced(self, token: int, other: int) -> bool:
+        """Whether the token was written over the other one, or over what had replaced that."""
+        return other != token and other in self._known_to(token)
+
     def _known_to(self, token: int) -> set[int]:
         """The token and all that it replaced, and what that replaced."""
         known = {token}

@@ -26,12 +26,12 @@ class P2psync:
         self._frozen: set[int] = set()
         self._hub = Hub(devices) if has_hosts() else None
         try:
-            self._devices = [self._prepare(number) for number in range(devices)]
-            start_all(self._devices)
-            host, *guests = self._devices
+            self.devices = [self._prepare(number) for number in range(devices)]
+            start_all(self.devices)
+            host, *guests = self.devices
             for guest in guests:
                 pair(host, guest)
-            self.roots: Sequence[Path] = [device.add_folder(FOLDER) for device in self._devices]
+            self.roots: Sequence[Path] = [device.add_folder(FOLDER) for device in self.devices]
         except BaseException:
             self.close()
             raise
@@ -47,27 +47,27 @@ class P2psync:
         return path.partition("/")[0] == ".p2psync"
 
     def stop(self, device: int) -> None:
-        self._devices[device].stop()
+        self.devices[device].stop()
 
     def kill(self, device: int) -> None:
-        self._devices[device].kill()
+        self.devices[device].kill()
 
     def start(self, device: int) -> None:
-        self._devices[device].start()
+        self.devices[device].start()
 
     def part(self, group: frozenset[int]) -> None:
         if self._hub is not None:
             self._hub.part(group)
             return
         for number in group:
-            _process(self._devices[number]).send_signal(signal.SIGSTOP)
+            _process(self.devices[number]).send_signal(signal.SIGSTOP)
             self._frozen.add(number)
 
     def heal(self) -> None:
         if self._hub is not None:
             self._hub.heal()
         for number in self._frozen:
-            _process(self._devices[number]).send_signal(signal.SIGCONT)
+            _process(self.devices[number]).send_signal(signal.SIGCONT)
         self._frozen.clear()
 
     def breathe(self) -> None:
@@ -77,14 +77,14 @@ class P2psync:
         return settled(self.roots, self.is_private, self._unrest, within=within, exact_times=True)
 
     def _unrest(self) -> str:
-        for device in self._devices:
+        for device in self.devices:
             with contextlib.suppress(P2psyncError):
                 status = device.glance()
                 row = next(row for row in status["folders"] if row["name"] == FOLDER)
                 if row["state"] != "idle" or row["need_files"] or row["problems"]:
                     return f"{device.name} says {row}"
                 peers = status["devices"]
-                if len(peers) != len(self._devices) - 1:
+                if len(peers) != len(self.devices) - 1:
                     return f"{device.name} knows {len(peers)} devices"
                 for peer in peers:
                     needs = any(folder["need_files"] for folder in peer["folders"])

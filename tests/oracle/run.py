@@ -67,6 +67,8 @@ class Run:
         self._random = self._chooser.random
         self._down: set[int] = set()
         self._is_parted = False
+        self.steady: frozenset[int] = frozenset()
+        """Devices that are neither stopped nor killed; another set may be given at any rest."""
         self._told: set[tuple[str, str, tuple[int, ...]]] = set()
         self._users = []
         for number, root in enumerate(system.roots):
@@ -75,7 +77,12 @@ class Run:
             user = User(device_name(number), root, desk, self.ledger, system.is_private)
             self._users.append(user)
 
-    def execute(self, tell: Callable[[str], None] = lambda line: None) -> Outcome:
+    def execute(
+        self,
+        tell: Callable[[str], None] = lambda line: None,
+        at_rest: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        """`at_rest` is called after each stretch, when all is judged and nobody changes a thing."""
         began = time.monotonic()
         outcome, plan = self.outcome, self._plan
         self._stretch(self._fill)
@@ -85,6 +92,7 @@ class Run:
             if plan.stop_early and not outcome.is_clean:
                 break
             self._stretch(first.pop() if first else self._random.choice(self._kinds()))
+            at_rest()
             tell(
                 f"{outcome.system}: {outcome.operations} operations, {outcome.kills} kills, "
                 f"{outcome.partitions} partitions, {len(outcome.violations)} findings, "
@@ -156,7 +164,7 @@ class Run:
     def _apart(self) -> None:
         """Some are stopped while the users go on, and then start again."""
         self._contend()
-        away = self._some()
+        away = self._some(of=self._mortal())
         for user in away:
             self._stop(self._users.index(user))
         self.outcome.operations += self._chooser.twins(away)
@@ -184,7 +192,7 @@ class Run:
         self._contend()
         for _ in range(self._random.randint(1, 3)):
             self._go_on(most=12)
-            device = self._random.randrange(len(self._users))
+            device = self._users.index(self._random.choice(self._mortal()))
             self.ledger.note("-", f"{device_name(device)} is killed")
             self._system.kill(device)
             self._down.add(device)
@@ -205,9 +213,14 @@ class Run:
             self._change(self._random.randrange(len(self._users)))
             time.sleep(self._random.random() ** 3 * self._plan.pause_s)
 
-    def _some(self) -> list[User]:
+    def _some(self, *, of: list[User] | None = None) -> list[User]:
         """Some of the users, neither none nor all."""
-        return self._random.sample(self._users, self._random.randint(1, len(self._users) - 1))
+        those = self._users if of is None else of
+        most = min(len(those), len(self._users) - 1)
+        return self._random.sample(those, self._random.randint(1, most))
+
+    def _mortal(self) -> list[User]:
+        return [user for at, user in enumerate(self._users) if at not in self.steady]
 
     def _stop(self, device: int) -> None:
         self.ledger.note("-", f"{device_name(device)} is stopped")

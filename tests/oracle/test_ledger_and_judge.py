@@ -158,6 +158,19 @@ def test_a_file_that_was_just_coming_may_follow_a_renamed_directory() -> None:
     assert rules(ledger, {"e/a": file(1), "e/b": file(2)}) == []
 
 
+def test_what_was_just_being_overwritten_may_be_so_in_a_renamed_directory() -> None:
+    ledger = begun(**{"d/a": 1, "d/b": 2})
+    edit(ledger, "d/a", over=1, token=3)
+    # On a device where that edit is just coming in.
+    ledger.moves.append(("d", "e"))
+    for path, token in (("a", 1), ("b", 2)):
+        ledger.wrote(f"e/{path}", token)
+        ledger.ended("dev1", f"d/{path}", token)
+    assert rules(ledger, {"e/a": file(3), "e/b": file(2)}) == []
+    assert rules(ledger, {"e/a": file(3), "e/b": file(3)}) == ["P1", "P5"]
+    assert rules(ledger, {"e/a": file(2), "e/b": file(2)}) == ["P1", "P1", "P5"]
+
+
 def test_a_token_at_a_path_of_another_one_is_told() -> None:
     ledger = begun(a=1, b=2)
     assert rules(ledger, {"a": file(1), "b": file(1)}) == ["P1", "P5"]

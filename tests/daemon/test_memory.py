@@ -1,0 +1,63 @@
+"""Freed memory goes back to the system."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from p2psync.daemon import memory
+
+_PROGRAM = """
+import threading
+from pathlib import Path
+from p2psync.daemon.memory import trim
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+def transfer():
+    # As of files: large buffers, with something small in between that stays.
+    kept, buffers = [], []
+    for number in range(150):
+        buffers.append(bytes(range(256)) * (500 + 16 * number))
+        kept.append(bytearray(600))
+    left.append(kept)
+
+left = []
+before = resident()
+for _ in range(2):
+    transfer()
+threads = [threading.Thread(target=transfer) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+freed = resident() - before
+trim()
+print(freed, resident() - before)
+"""
+
+
+@pytest.mark.slow
+def test_what_large_buffers_took_goes_back_to_the_system() -> None:
+    # In a process of its own, whose heap nobody else has used.
+    words = [sys.executable, "-c", _PROGRAM]
+    said = subprocess.run(words, capture_output=True, check=True, text=True).stdout
+    freed, left = map(int, said.split())
+    assert freed > 32 << 20, "the library gives it back by itself"
+    assert left < 8 << 20
+
+
+async def test_it_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[object] = []
+
+    async def sleep(seconds: float) -> None:
+        happened.append(seconds)
+        if len(happened) > 4:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(memory, "trim", lambda: happened.append("trimmed"))
+    with pytest.raises(asyncio.CancelledError):
+        await memory.return_freed_memory(sleep)
+    assert happened == [memory.EVERY_S, "trimmed", memory.EVERY_S, "trimmed", memory.EVERY_S]

@@ -1,0 +1,109 @@
+"""Whether a process takes more and more: what its readings at rest say of its memory and counts.
+
+Pure. Memory has noise, so a line is fitted to it; counts are whole and have to come back.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+WARM_UP: Final = 0.2
+"""This part of a life, at its beginning, says nothing about the rest of it."""
+
+ALLOWED_BYTES: Final = 3 << 20
+"""Growth of memory over the time looked at that is never called a leak: how pages happen to be
+shared out makes about as much."""
+
+LEAST_READINGS: Final = 8
+"""With fewer a line means nothing."""
+
+COUNTS: Final = ("descriptors", "threads", "tasks")
+
+_ENDS = 10
+"""So many readings at each end, or a third of all, are looked at for a count. The lowest of them is
+taken: what is open for a moment comes and goes, what leaks is in each of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one process took at one moment at rest."""
+
+    at: float
+    """Seconds since the run began."""
+    memory: int
+    """Bytes, resident."""
+    descriptors: int
+    threads: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """Of a line through points, by least squares, with its standard error."""
+
+    per_second: float
+    error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    seconds: float
+    """How long the part after the warm-up was."""
+    slope: Slope | None
+    """None with too few readings."""
+    faults: tuple[str, ...]
+    """What grows, a sentence each."""
+
+    @property
+    def is_flat(self) -> bool:
+        return self.slope is not None and not self.faults
+
+    def __str__(self) -> str:
+        if self.slope is None:
+            return "too short to tell"
+        return "; ".join(self.faults) or "flat"
+
+
+def fit(points: Sequence[tuple[float, float]]) -> Slope:
+    """The slope of y over x. It takes three points, not all at the same x."""
+    count = len(points)
+    middle_x = math.fsum(x for x, _ in points) / count
+    middle_y = math.fsum(y for _, y in points) / count
+    spread = math.fsum((x - middle_x) ** 2 for x, _ in points)
+    slope = math.fsum((x - middle_x) * (y - middle_y) for x, y in points) / spread
+    residues = math.fsum((y - middle_y - slope * (x - middle_x)) ** 2 for x, y in points)
+    return Slope(slope, math.sqrt(residues / (count - 2) / spread))
+
+
+def warm(readings: Sequence[Reading]) -> list[Reading]:
+    """Those after the warm-up, in order of time."""
+    if not readings:
+        return []
+    begin, end = readings[0].at, readings[-1].at
+    return [one for one in readings if one.at >= begin + WARM_UP * (end - begin)]
+
+
+def judge(readings: Sequence[Reading]) -> Verdict:
+    """`readings` of one process, in order of time.
+
+    Memory is flat when the line through it rises, over the time looked at, by less than
+    `ALLOWED_BYTES`, or by less than two standard errors. Counts are when the end equals the
+    beginning.
+    """
+    kept = warm(readings)
+    seconds = kept[-1].at - kept[0].at if kept else 0.0
+    if len(kept) < LEAST_READINGS or not seconds:
+        return Verdict(seconds, None, ())
+    slope = fit([(one.at, float(one.memory)) for one in kept])
+    faults = []
+    if slope.per_second * seconds >= max(ALLOWED_BYTES, 2 * slope.error * seconds):
+        grown = slope.per_second * seconds / (1 << 20)
+        faults.append(f"memory grew by {grown:.1f} MiB in {seconds:.0f} s")
+    ends = min(_ENDS, len(kept) // 3)
+    for name in COUNTS:
+        first = min(getattr(one, name) for one in kept[:ends])
+        last = min(getattr(one, name) for one in kept[-ends:])
+        if first != last:
+            faults.append(f"{name} went from {first} to {last}")
+    return Verdict(seconds, slope, tuple(faults))
