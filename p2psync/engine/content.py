@@ -47,12 +47,15 @@ class Contents:
         self._folder = folder
         self._index = index
         self._disk = disk
-        self._sessions = sessions
+        self._all_sessions = sessions
         self._next_name = 0
         self._cleared = False
 
+    def _sessions(self) -> dict[DeviceID, Session]:
+        return {peer: session for peer, session in self._all_sessions().items() if not session.owes}
+
     def connected(self) -> frozenset[Session]:
-        """The sessions that contents could come from now."""
+        """The sessions of peers that contents could be asked of now."""
         return frozenset(self._sessions().values())
 
     async def stage_small(self, files: Sequence[FileWanted]) -> dict[RelPath, Staged | OSError]:

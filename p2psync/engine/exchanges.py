@@ -55,7 +55,8 @@ class Exchanges:
 
     def end(self) -> None:
         self._group = None
-        self._exchanges.clear()
+        for session in list(self._exchanges):
+            self.detach(session)
         self._sending.clear()
 
     def all(self) -> list[Exchange]:
@@ -94,6 +95,8 @@ class Exchanges:
             work.close()
             return
         self._exchanges[session] = exchange
+        # What the peer offers can be had again.
+        session.caught_up.add(self._owner.offers_arrived)
         await exchange.offer()
 
     async def _send(self, exchange: Exchange) -> None:
@@ -104,6 +107,7 @@ class Exchanges:
 
     def detach(self, session: Session) -> None:
         self._exchanges.pop(session, None)
+        session.caught_up.discard(self._owner.offers_arrived)
         if (task := self._sending.pop(session, None)) is not None:
             task.cancel()
 

@@ -35,12 +35,15 @@ from p2psync.protocol.messages import (
 )
 from p2psync.protocol.wire import encode_frame
 
-REQUEST_SECONDS = 60.0
-"""How long a reply may take while hardly anything comes from the peer."""
-_SLOWEST = 64 * 1024
+PATIENCE_S = 5.0
+"""How long a reply is waited for while hardly anything comes from the peer. It may be at work or
+stand still: others are asked, and it is not until it has answered."""
+_SLOWEST = 4 * 1024
 """Bytes in that time which show that replies are on their way through a slow network."""
-_LONGEST_REQUEST = 10
-"""Times REQUEST_SECONDS."""
+_LONGEST_REQUEST = 120
+"""Times PATIENCE_S."""
+_OWING_S = 60.0
+"""A peer that answers nothing for so long is dropped."""
 REQUESTS_AT_ONCE = 8
 """Outstanding per session and direction."""
 _MOST_REQUESTS = 4 * REQUESTS_AT_ONCE
@@ -74,6 +77,11 @@ class Session:
         self._to_send = asyncio.Event()
         self._requests: dict[int, asyncio.Future[tuple[AnyMessage, bytes]]] = {}
         self._request_room = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._owed: set[int] = set()
+        """Requests that are no longer waited for."""
+        self._owing_since = 0.0
+        self.caught_up: set[Callable[[], None]] = set()
+        """Called when the peer has answered all that it owed."""
         self._next_request = 1
         self._tasks: asyncio.TaskGroup | None = None
         self._reading: asyncio.Task[NoReturn] | None = None
@@ -114,6 +122,11 @@ class Session:
             # Whoever waits for room sees that it is over and passes the room on.
             self._bulk_room.release()
             await self.link.close()
+
+    @property
+    def owes(self) -> bool:
+        """Whether the peer left a request unanswered, so that it is of no use to ask it more."""
+        return bool(self._owed)
 
     def drop(self, reason: str) -> None:
         """End the session soon, telling the peer why. Nothing that it says is acted on any more,
@@ -234,6 +247,11 @@ class Session:
                 self.post(message)
                 await self._reply_came(waiting)
                 return waiting.result()
+            except TimeoutError:
+                if not self._owed:
+                    self._owing_since = self._clock.monotonic()
+                self._owed.add(number)
+                raise
             finally:
                 del self._requests[number]
 
@@ -241,11 +259,12 @@ class Session:
         """Raises TimeoutError when the peer seems to have nothing to say to it."""
         received = self.link.bytes_received
         for _ in range(_LONGEST_REQUEST):
-            done, _ = await asyncio.wait([waiting], timeout=REQUEST_SECONDS)
+            done, _ = await asyncio.wait([waiting], timeout=PATIENCE_S)
             if done:
                 return
             before, received = received, self.link.bytes_received
-            if received - before < _SLOWEST:
+            # What is being worked on holds up the reader: that is no silence of the peer.
+            if received - before < _SLOWEST and not self._handling:
                 break
         raise TimeoutError
 
@@ -265,10 +284,7 @@ class Session:
         if (answer := PeerConnection.reply_to(message)) is not None:
             self.post(answer)
         elif isinstance(message, ChunkReply | ManifestReply):
-            waiting = self._requests.get(message.request)
-            # A reply may come after its request timed out.
-            if waiting is not None and not waiting.done():
-                waiting.set_result((message, payload))
+            self._reply(message, payload)
         else:
             self.ready = True
             self._handling = True
@@ -276,6 +292,17 @@ class Session:
                 await handle(self, message, payload)
             finally:
                 self._handling = False
+
+    def _reply(self, message: ChunkReply | ManifestReply, payload: bytes) -> None:
+        waiting = self._requests.get(message.request)
+        if waiting is not None and not waiting.done():
+            waiting.set_result((message, payload))
+        elif message.request in self._owed:
+            self._owed.remove(message.request)
+            self._owing_since = self._clock.monotonic()
+            if not self._owed:
+                for tell in list(self.caught_up):
+                    tell()
 
     async def _write(self) -> NoReturn:
         while True:
@@ -318,6 +345,8 @@ class Session:
                 self.post(Ping())
             for message in self._connection.handle_timeout(now):
                 self.post(message)
+            if self._owed and not self._handling and now - self._owing_since >= _OWING_S:
+                raise SessionClosedError("The peer does not answer what it is asked.")
             taken, since = self._taken
             if not self._sending or taken != self.link.bytes_sent:
                 self._taken = (self.link.bytes_sent, now)

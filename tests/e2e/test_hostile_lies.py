@@ -116,6 +116,24 @@ def test_a_manifest_that_lies_gives_no_file_and_its_author_is_dropped(
     site.check()
 
 
+def test_a_member_that_says_nothing_holds_others_up_once_and_not_for_long(site: Site) -> None:
+    talk = site.talk()
+    for number in range(1, 4):
+        promised = b"promised %d" % number
+        talk.offer((f"promised {number}", file(number, digest(promised), len(promised))))
+        talk.until(partial(talk.heard_of, ChunkRequest), what="it is asked for content")
+        site.bob.write(f"of bob {number}", promised + b" by nobody")
+        # Far less than it may owe an answer before it is dropped.
+        everywhere([site.ada], f"of bob {number}", promised + b" by nobody", within=20)
+    assert len(talk.heard_of(ChunkRequest)) == 1
+    (asked,) = talk.heard_of(ChunkRequest)
+    talk.say(*supplying(b"promised 1")(asked)[0])
+    eventually(
+        partial(_has_asked, talk, 2), within=10, what="it is asked again, now that it answers"
+    )
+    site.check()
+
+
 def test_wrong_bytes_are_not_asked_for_again_at_once_and_come_from_another(site: Site) -> None:
     true = b"as bob wrote it"
     asked: list[float] = []

@@ -9,7 +9,9 @@ from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, first_version
+from p2psync.engine import session as session_module
 from p2psync.engine.content import FileWanted, Staged
+from p2psync.protocol.messages import ChunkReply, ChunkRequest
 from tests.support.devices import Device, Lab
 from tests.support.memory_disk import chunked
 from tests.support.steps import file
@@ -247,3 +249,39 @@ async def test_a_manifest_that_gives_one_chunk_two_sizes_counts_against_the_peer
     for _ in range(3):
         assert await ada.contents.stage_large(wanted) is None
     await _dropped(ada)
+
+
+async def test_a_silent_peer_is_not_asked_again_before_it_has_answered(
+    lab: Lab, ada: Device, bob: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session_module, "PATIENCE_S", 0.02)
+    cyd = await lab.device("cyd")
+    lab.connect(ada, cyd)
+    await hold(bob, one=b"1")
+    await hold(cyd, two=b"2")
+    go_on = asyncio.Event()
+    answer = bob.supplier.chunks
+
+    async def late(request: ChunkRequest) -> tuple[ChunkReply, bytes]:
+        await go_on.wait()
+        return await answer(request)
+
+    monkeypatch.setattr(bob.supplier, "chunks", late)
+    wanted = [small("one", b"1", bob), small("two", b"2", cyd)]
+    for _ in range(3):
+        staged = await ada.contents.stage_small(wanted)
+        assert staged_bytes(ada, staged[RelPath("two")]) == b"2"
+        assert RelPath("one") not in staged
+        await ada.contents.drop(each for each in staged.values() if isinstance(each, Staged))
+    assert bob.requests == 1
+    assert [session.peer for session in ada.contents.connected()] == [cyd.id]
+
+    asked = next(session for session in ada.exchanges if session.peer == bob.id)
+    caught_up = asyncio.Event()
+    asked.caught_up.add(caught_up.set)
+    go_on.set()
+    async with asyncio.timeout(5):
+        await caught_up.wait()
+    assert len(ada.contents.connected()) == 2
+    staged = await ada.contents.stage_small(wanted)
+    assert staged_bytes(ada, staged[RelPath("one")]) == b"1"

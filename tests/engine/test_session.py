@@ -206,16 +206,87 @@ async def test_a_lost_link_fails_whoever_waits(pair: Pair) -> None:
 async def test_a_request_without_a_reply_times_out(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.02)
     with pytest.raises(TimeoutError):
         await pair.ada.session.request_chunks("f", [ONE])
     assert not pair.ada.running.done()
 
 
+async def unanswered(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> ChunkRequest:
+    """Ada has asked bob for something, and waited long enough."""
+    monkeypatch.setattr(module, "PATIENCE_S", 0.02)
+    with pytest.raises(TimeoutError):
+        await pair.ada.session.request_chunks("f", [ONE])
+    (request,) = await pair.bob.hears(1)
+    assert isinstance(request, ChunkRequest)
+    return request
+
+
+async def test_a_peer_owes_its_answer_until_it_comes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = asyncio.Event()
+    pair.ada.session.caught_up.add(told.set)
+    assert not pair.ada.session.owes
+    request = await unanswered(pair, monkeypatch)
+    assert pair.ada.session.owes
+    pair.bob.session.post(ChunkReply(request.request + 1, ()))
+    pair.bob.session.post(status(0))
+    await pair.ada.hears(1)
+    assert pair.ada.session.owes
+    assert not told.is_set()
+    pair.bob.session.post(ChunkReply(request.request, (3,)), b"one")
+    async with asyncio.timeout(2):
+        await told.wait()
+    assert not pair.ada.session.owes
+
+
+async def test_a_peer_that_talks_and_does_not_answer_is_given_up_in_the_end(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pair.ada.hears(0)
+    await unanswered(pair, monkeypatch)
+    session = pair.ada.session
+    for late in (False, True):
+        pair.clock.advance(module._OWING_S / 2 + 1)
+        session._connection.receive_data(b"", pair.clock.monotonic() - PING_AFTER)
+        timer = asyncio.create_task(session._watch())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert timer.done() == late
+        timer.cancel()
+    with pytest.raises(SessionClosedError, match="does not answer"):
+        await timer
+
+
+async def test_what_is_being_worked_on_is_no_silence_of_the_peer(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    go_on, begun = asyncio.Event(), asyncio.Event()
+
+    async def work(session: Session, message: AnyMessage, payload: bytes) -> None:
+        begun.set()
+        await go_on.wait()
+
+    await pair.ada.hears(0)
+    pair.ada.handle = work
+    pair.bob.session.post(status(0))
+    await begun.wait()
+    asking = asyncio.create_task(pair.ada.session.request_chunks("f", [ONE]))
+    request = (await pair.bob.hears(1))[0]
+    assert isinstance(request, ChunkRequest)
+    pair.bob.session.post(ChunkReply(request.request, (3,)), b"one")
+    done, _ = await asyncio.wait([asking], timeout=0.1)
+    assert not done
+    go_on.set()
+    assert await asking == [b"one"]
+
+
 async def test_a_reply_may_take_long_through_a_slow_network(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REQUEST_SECONDS", 0.02)
+    monkeypatch.setattr(module, "PATIENCE_S", 0.02)
     asking = asyncio.create_task(pair.ada.session.request_chunks("f", [ONE]))
     await pair.bob.hears(1)
     loop = asyncio.get_running_loop()
