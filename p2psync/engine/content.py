@@ -54,9 +54,14 @@ class Contents:
     def _sessions(self) -> dict[DeviceID, Session]:
         return {peer: session for peer, session in self._all_sessions().items() if not session.owes}
 
-    def connected(self) -> frozenset[Session]:
-        """The sessions of peers that contents could be asked of now."""
-        return frozenset(self._sessions().values())
+    def is_connected(self, sources: Iterable[DeviceID]) -> bool:
+        """Whether any of them may serve contents, now or when it answers again."""
+        return not self._all_sessions().keys().isdisjoint(sources)
+
+    def available(self) -> frozenset[tuple[Session, int]]:
+        """The sessions of peers that contents can be asked of now. Another set shows that one has
+        come, or answers again."""
+        return frozenset((session, session.lapses) for session in self._sessions().values())
 
     async def stage_small(self, files: Sequence[FileWanted]) -> dict[RelPath, Staged | OSError]:
         """Stage files of one chunk: those whose bytes could be had, or why they are not staged."""

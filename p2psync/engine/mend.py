@@ -74,7 +74,7 @@ class Mender:
         self._problems = problems
         self._turn = turn
         self._tried: frozenset[RelPath] = frozenset()
-        self._connected: frozenset[Session] = frozenset()
+        self._available: frozenset[tuple[Session, int]] = frozenset()
         self._trouble: dict[RelPath, Problem] = {}
         """What else kept a file from being mended at the last try, such as a full disk."""
         self._integrity = integrity
@@ -136,27 +136,27 @@ class Mender:
         self._large.clear()
 
     def _is_time(self, damaged: Sequence[_Damaged]) -> bool:
-        now, connected = self._clock.monotonic(), self._contents.connected()
+        now, available = self._clock.monotonic(), self._contents.available()
         paths = frozenset(path for path, _ in damaged)
-        if not paths <= self._tried or not connected <= self._connected:
+        if not paths <= self._tried or not available <= self._available:
             self._pause_s = _FIRST_PAUSE_S
         elif now < self._due:
             return False
         else:
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        self._tried, self._connected, self._tried_at = paths, connected, now
+        self._tried, self._available, self._tried_at = paths, available, now
         self._due = now + self._pause_s
         return True
 
     def _tell(self, damaged: Sequence[_Damaged]) -> None:
-        why = _REASON + (_MENDING if self._connected else _ALONE)
+        why = _REASON + (_MENDING if self._available else _ALONE)
         problems = [self._trouble.get(path, Problem(path, why, _NEXT_STEP)) for path, _ in damaged]
         self._problems.replace_all(SOURCE, problems)
 
     # --- contents --------------------------------------------------------------------------
 
     def _file(self, path: RelPath, held: Held) -> FileWanted:
-        peers = frozenset(session.peer for session in self._connected)
+        peers = frozenset(session.peer for session, _ in self._available)
         return FileWanted(path, held.entry, peers)
 
     async def _mend_small(self, damaged: Sequence[_Damaged]) -> int:
@@ -192,7 +192,7 @@ class Mender:
     async def _mend_large(self, damaged: _Damaged) -> int:
         path, held = damaged
         content = held.entry.content
-        if not self._connected and not await self._index.find_contents([content]):
+        if not self._available and not await self._index.find_contents([content]):
             # It would be copied, to wait for a chunk that nobody has.
             return 0
         try:

@@ -73,7 +73,7 @@ class Puller:
         self._large_wake = asyncio.Event()
         self._swept = 0.0
         """When a sweep last began (monotonic clock)."""
-        self._connected: frozenset[Session] = frozenset()
+        self._available: frozenset[tuple[Session, int]] = frozenset()
         self.deletions = PeerDeletions(index, clock, brakes)
         self.busy = False
 
@@ -117,10 +117,10 @@ class Puller:
 
     async def _reconsider(self) -> None:
         self._swept = self._clock.monotonic()
-        connected = self._contents.connected()
-        if not connected <= self._connected:
+        available = self._contents.available()
+        if not available <= self._available:
             self._attempts.forgive()
-        self._connected = connected
+        self._available = available
         if due := self._attempts.due():
             self._attempts.keep_only(await self._index.wanted_at(due), of=due)
 
@@ -232,7 +232,7 @@ class Puller:
             self._attempts.put_off(origin, LATER_S, self._disk.kind_of_problem(error, item.path))
         elif self._planner.can_do_without(item):
             self._progress += 1
-        elif any(session.peer in item.decision.sources for session in self._contents.connected()):
+        elif self._contents.is_connected(item.decision.sources):
             self._attempts.put_off(origin, LATER_S)
         elif item.path != origin.path and origin.held is not None:
             # The losing content was here, and is not as it was.

@@ -80,6 +80,8 @@ class Session:
         self._owed: set[int] = set()
         """Requests that are no longer waited for."""
         self._owing_since = 0.0
+        self.lapses = 0
+        """How often it began to owe answers."""
         self.caught_up: set[Callable[[], None]] = set()
         """Called when the peer has answered all that it owed."""
         self._next_request = 1
@@ -249,6 +251,7 @@ class Session:
                 return waiting.result()
             except TimeoutError:
                 if not self._owed:
+                    self.lapses += 1
                     self._owing_since = self._clock.monotonic()
                 self._owed.add(number)
                 raise

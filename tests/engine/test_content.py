@@ -274,7 +274,8 @@ async def test_a_silent_peer_is_not_asked_again_before_it_has_answered(
         assert RelPath("one") not in staged
         await ada.contents.drop(each for each in staged.values() if isinstance(each, Staged))
     assert bob.requests == 1
-    assert [session.peer for session in ada.contents.connected()] == [cyd.id]
+    assert [session.peer for session, _ in ada.contents.available()] == [cyd.id]
+    assert ada.contents.is_connected(frozenset({bob.id}))
 
     asked = next(session for session in ada.exchanges if session.peer == bob.id)
     caught_up = asyncio.Event()
@@ -282,6 +283,9 @@ async def test_a_silent_peer_is_not_asked_again_before_it_has_answered(
     go_on.set()
     async with asyncio.timeout(5):
         await caught_up.wait()
-    assert len(ada.contents.connected()) == 2
+    assert {(session.peer, lapses) for session, lapses in ada.contents.available()} == {
+        (bob.id, 1),
+        (cyd.id, 0),
+    }
     staged = await ada.contents.stage_small(wanted)
     assert staged_bytes(ada, staged[RelPath("one")]) == b"1"

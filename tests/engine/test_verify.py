@@ -38,7 +38,7 @@ def verifier(
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not holds():  # noqa: ASYNC110 - the verifier tells nobody
             await asyncio.sleep(0.001)
 
