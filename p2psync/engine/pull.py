@@ -55,6 +55,7 @@ class Puller:
         self._local = local
         self._announce = committed
         self._suspect = suspect
+        self._own = own
         self._planner = Planner(index, own)
         self._committer = Committer(index, disk, clock, local, turn)
         self._attempts = Attempts(clock, problems)
@@ -234,7 +235,7 @@ class Puller:
             self._progress += 1
         elif any(session.peer in item.decision.sources for session in self._contents.connected()):
             self._attempts.put_off(origin, LATER_S)
-        elif item.path != origin.path and origin.held is not None:
+        elif self._own in item.decision.sources:
             # The losing content was here, and is not as it was.
             self._suspect({origin.path})
             self._look_at(origin.path, origin)

@@ -1,5 +1,6 @@
 import asyncio
 import errno
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -9,6 +10,7 @@ from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, content_successor, first_version
+from p2psync.engine.content import FileWanted, Staged
 from p2psync.engine.local import Brakes
 from p2psync.ports import Cursor, RootUnavailableError
 from tests.support.devices import Device, Lab, conflicts, device_id
@@ -343,6 +345,69 @@ async def test_a_loser_is_tried_again_though_the_winner_cannot_be_had(lab: Lab) 
             await asyncio.sleep(0)
     tree = ada.disk.tree()
     assert [tree[path] for path in conflicts(tree)] == [b"to be kept"]
+
+
+def nowhere(replica: int, *, stamp: int) -> Entry:
+    """A file whose content no device has."""
+    made = first_version(Dot(replica, 1), stamp=stamp, author="nobody")
+    return Entry(Kind.FILE, made, bytes([replica]) * 32, 5)
+
+
+async def test_a_loser_that_was_heard_of_last_is_kept_later_too(lab: Lab) -> None:
+    ada, cyd = await lab.devices("ada cyd")
+    cyd.disk.write("it", "lost for now")
+    await cyd.scan()
+    loser = await held(cyd, "it")
+    later = first_version(Dot(2, 1), stamp=loser.version.stamp + 1, author="bob")
+    await offer(ada, BOB, ("it", Entry(Kind.SYMLINK, later, b"theirs")))
+    known = Cursor(cyd.index.epoch, cyd.index.sequence)
+    await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)])
+    await pull(ada)
+    assert ada.disk.tree() == {"it": "theirs"}
+    # Cyd itself does nothing meanwhile.
+    lab.connect(ada, cyd)
+    await lab.settle()
+    await pull(ada)
+    tree = ada.disk.tree()
+    assert tree["it"] == "theirs"
+    assert [tree[path] for path in conflicts(tree)] == [b"lost for now"]
+
+
+async def test_what_was_to_go_on_without_a_loser_may_be_withdrawn(ada: Device) -> None:
+    await offer(ada, BOB, ("it", nowhere(2, stamp=9)))
+    await offer(ada, CYD, ("it", nowhere(3, stamp=5)))
+    stage_small = ada.contents.stage_small
+
+    async def stage(files: Sequence[FileWanted]) -> dict[RelPath, Staged | OSError]:
+        outcomes = await stage_small(files)
+        await ada.index.forget_peer(BOB)
+        return outcomes
+
+    ada.contents.stage_small = stage  # type: ignore[method-assign]
+    await pull(ada)
+    assert await wanted(ada) == ["it"]
+
+
+async def test_a_wrong_size_for_a_content_holds_up_nothing(lab: Lab) -> None:
+    ada, cyd = await lab.devices("ada cyd")
+    cyd.disk.write("it", "good")
+    await cyd.scan()
+    lie = first_version(Dot(2, 1), stamp=1, author="bob")
+    good = await held(cyd, "it")
+    await offer(ada, BOB, ("it", msgspec.structs.replace(good, size=77, version=lie)))
+    lab.connect(ada, cyd)
+    await lab.settle()
+    await pull(ada)
+    assert ada.disk.tree() == {"it": b"good"}
+
+
+async def test_a_file_is_not_read_again_for_a_loser_that_it_never_was(ada: Device) -> None:
+    ada.disk.write("it", "mine")
+    await ada.scan()
+    await offer(ada, BOB, ("it", nowhere(2, stamp=1)))
+    await pull(ada)
+    assert ada.puller.next_retry() is None
+    assert not ada.local.pending
 
 
 async def test_a_copy_that_a_peer_has_deleted_is_not_made_again(ada: Device) -> None:
