@@ -105,7 +105,9 @@ class Planner:
                     settled.pop(found.path, None)
             elif keeps:
                 plans[path] = Item(decision, task.wanted, None, task.origin, keeps_directory=True)
-            elif decision.winner == decision.held:
+            elif decision.winner == decision.held and not (
+                _is_damaged(task.wanted.held) and path != task.origin.path
+            ):
                 settled[path] = [(path, offer) for offer in task.wanted.offers]
             else:
                 plans[path] = plan(decision, task.wanted, task.origin)
@@ -132,12 +134,16 @@ class Planner:
         return decision._replace(copies=(*decision.copies, Copy(name, entry, decision.sources)))
 
     async def _missing(self, copies: Sequence[Copy]) -> list[tuple[Copy, Held | None]]:
-        """Those losing contents that are not held at their conflict names yet."""
+        """Those losing contents that are not held at their conflict names yet, or damaged there."""
         if not copies:
             return []
         held = await self._index.held([copy.path for copy in copies])
         found = [(copy, held.get(copy.path)) for copy in copies]
-        return [(copy, at) for copy, at in found if is_news(at.entry if at else None, copy.entry)]
+        return [
+            (copy, at)
+            for copy, at in found
+            if is_news(at.entry if at else None, copy.entry) or _is_damaged(at)
+        ]
 
     async def _copies(self, missing: Sequence[tuple[Copy, Held | None]]) -> list[Wanted]:
         """As wanted paths, together with what peers offer there themselves. Where only this device
@@ -151,6 +157,10 @@ class Planner:
             own = tuple(Offer(peer, 0, copy.entry) for peer in copy.sources or (self._own,))
             found.append(Wanted(copy.path, held, (*offers, *own)))
         return found
+
+
+def _is_damaged(held: Held | None) -> bool:
+    return held is not None and held.damage is not None
 
 
 def _content_of(entry: Entry) -> _Content:

@@ -20,7 +20,7 @@ def store_damages(
     connection: sqlite3.Connection, damages: Sequence[Damage], *, now_ns: int
 ) -> None:
     connection.executemany(
-        "UPDATE held SET fingerprint = ?, damage = ?, withheld = 1 WHERE path = ? AND kind = 2",
+        "UPDATE held SET fingerprint = ?, damage = ? WHERE path = ? AND kind = 2",
         [(pack(each.fingerprint), each.found, each.path) for each in damages],
     )
     connection.executemany(

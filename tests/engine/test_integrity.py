@@ -8,12 +8,14 @@ import pytest
 
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import Digest
+from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
+from p2psync.core.version import Dot, first_version
 from p2psync.engine.integrity import Verdict
 from p2psync.errors import P2psyncError
-from p2psync.ports import RootUnavailableError
+from p2psync.ports import Cursor, RootUnavailableError
 from p2psync.protocol.messages import MISSING, ChunkRequest
-from tests.support.devices import Device, Lab, conflicts
+from tests.support.devices import Device, Lab, conflicts, device_id
 from tests.support.memory_disk import MemoryDisk, chunked
 
 BIG = random.Random(1).randbytes(2 * 1024 * 1024)
@@ -332,7 +334,7 @@ async def test_where_nobody_has_it_it_stays_and_is_told(alone: Device) -> None:
     assert (await alone.index.counts()).need_files == 1
 
 
-async def test_nobody_is_told_of_it_nor_given_it(lab: Lab, alone: Device) -> None:
+async def test_others_hear_of_it_and_are_given_nothing(lab: Lab, alone: Device) -> None:
     alone.disk.write("other", "well")
     alone.disk.rot("plan")
     await verdict_on(alone)
@@ -344,7 +346,72 @@ async def test_nobody_is_told_of_it_nor_given_it(lab: Lab, alone: Device) -> Non
         await lab.settle()
 
     assert bob.disk.tree() == {"other": b"well"}
-    assert (await bob.index.counts()).need_files == 0
+    assert (await bob.index.counts()).need_files == 1
+
+
+async def test_what_is_damaged_after_it_was_moved_is_not_deleted_elsewhere(
+    lab: Lab, ada: Device
+) -> None:
+    bob = await lab.device("bob")
+    connection = lab.connect(ada, bob)
+    ada.disk.write("old", "precious")
+    await lab.converge([ada, bob])
+    await connection.cut()
+    ada.disk.rename("old", "new")
+    await ada.scan()
+    ada.disk.rot("new")
+    await verdict_on(ada, "new")
+
+    lab.connect(ada, bob)
+    await lab.settle()
+    await bob.work()
+    assert bob.disk.tree() == {"new": b"precious"}
+    assert await lab.converge([ada, bob]) == {"new": b"precious"}
+
+
+async def test_a_conflict_copy_that_is_damaged_before_it_is_told_is_made_by_others(
+    lab: Lab, ada: Device
+) -> None:
+    bob = await lab.device("bob")
+    bob.disk.write("plan", "by bob")
+    await bob.scan()
+    lab.clock.advance(60)
+    ada.disk.write("plan", "by ada")
+    await ada.scan()
+    connection = lab.connect(ada, bob)
+    await lab.settle()
+    await ada.puller.run_until_idle()
+    await connection.cut()
+    # As if he had heard of nothing yet.
+    await bob.index.reset_peer(ada.id)
+    (copy,) = conflicts(ada.disk.tree())
+    ada.disk.rot(copy)
+    await verdict_on(ada, copy)
+
+    lab.connect(ada, bob)
+    await lab.settle()
+    await bob.work()
+    assert bob.disk.tree() == {"plan": b"by ada", copy: b"by bob"}
+    assert await lab.converge([ada, bob]) == {"plan": b"by ada", copy: b"by bob"}
+
+
+async def test_a_conflict_copy_that_is_damaged_is_not_held(ada: Device) -> None:
+    ada.disk.write("plan", "mine")
+    await ada.scan()
+    mine = await entry_of(ada)
+    name, copy = conflict_copy(PLAN, mine)
+    bob, epoch = device_id("bob"), 1
+    await ada.index.receive(bob, Cursor(epoch, 1), [(1, name, copy)])
+    await ada.puller.run_until_idle()
+    ada.disk.rot(name)
+    await verdict_on(ada, name)
+
+    later = first_version(Dot(2, 1), stamp=mine.version.stamp + 1, author="bob")
+    theirs = Entry(Kind.SYMLINK, later, b"theirs")
+    await ada.index.receive(bob, Cursor(epoch, 2), [(2, PLAN, theirs)])
+    await ada.puller.run_until_idle()
+    assert ada.disk.tree() == {"plan": "theirs", name: b"mine"}
+    assert not await is_damaged(ada, name)
 
 
 async def test_a_peer_that_comes_later_mends_it(lab: Lab, pair: tuple[Device, Device]) -> None:
