@@ -12,7 +12,7 @@ from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, content_successor, first_version
 from p2psync.engine.content import FileWanted, Staged
 from p2psync.engine.local import Brakes
-from p2psync.ports import Cursor, RootUnavailableError
+from p2psync.ports import Cursor, RootUnavailableError, Wanted
 from tests.support.devices import Device, Lab, conflicts, device_id
 
 BOB = device_id("bob")
@@ -619,6 +619,31 @@ async def test_a_pull_that_is_cancelled_records_what_it_did(ada: Device) -> None
     assert await wanted(ada) == []
 
 
+async def test_deletions_pass_though_offers_come_without_an_end(
+    ada: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada.disk.link("old", "target")
+    await ada.scan()
+    mine = await held(ada, "old")
+    await offer(ada, BOB, ("old", tombstone(2, 1, after=mine)))
+    hold = ada.puller.deletions.hold
+    heard = 0
+
+    async def hear_and_hold(outvoted: Sequence[Wanted]) -> bool:
+        nonlocal heard
+        heard += 1
+        if heard < 100:
+            await offer(ada, CYD, ("log", link(f"{heard}", 3, heard)))
+            ada.offers_arrived()
+        elif "old" in ada.disk.tree():
+            pytest.fail("It is not deleted.")
+        return await hold(outvoted)
+
+    monkeypatch.setattr(ada.puller.deletions, "hold", hear_and_hold)
+    await pull(ada)
+    assert ada.disk.tree() == {"log": "99"}
+
+
 # --- the brake ------------------------------------------------------------------------------------
 
 
@@ -707,3 +732,45 @@ async def test_a_burst_of_deletions_is_counted_as_one(lab: Lab) -> None:
     await pull(ada)
     assert ada.puller.deletions.waiting == 20
     assert len(ada.disk.tree()) == 40
+
+
+async def test_deletions_count_though_someone_still_offers_an_older_version(lab: Lab) -> None:
+    ada = await deleted_by_bob(lab, files=40, deleted=0, brakes=Brakes(files=5, percent=10))
+    for number in range(20):
+        path, was = f"{number:03}", await held(ada, f"{number:03}")
+        touched = msgspec.structs.replace(was, version=version(3, number + 1, after=was).version)
+        await offer(ada, CYD, (path, touched))
+        await offer(ada, BOB, (path, tombstone(2, number + 1, after=touched)))
+    await scan_and_pull(lab, ada)
+    assert ada.puller.deletions.waiting == 20
+    assert len(ada.disk.tree()) == 40
+    assert ada.puller.deletions.approve() == 20
+    await scan_and_pull(lab, ada)
+    assert len(ada.disk.tree()) == 20
+    assert await wanted(ada) == []
+
+
+async def test_directories_go_though_someone_still_offers_older_versions_below(ada: Device) -> None:
+    ada.disk.make_directory("d")
+    ada.disk.link("d/it", "target")
+    await ada.scan()
+    was = await held(ada, "d/it")
+    touched = msgspec.structs.replace(was, version=version(3, 1, after=was).version)
+    await offer(ada, CYD, ("d/it", touched))
+    gone = tombstone(2, 2, after=await held(ada, "d"))
+    await offer(ada, BOB, ("d/it", tombstone(2, 1, after=touched)), ("d", gone))
+    await pull(ada)
+    assert ada.disk.tree() == {}
+    assert await wanted(ada) == []
+
+
+async def test_deletions_that_come_without_an_end_do_not_wait_for_more(lab: Lab) -> None:
+    ada = await deleted_by_bob(lab, files=200, deleted=10, brakes=Brakes(files=5, percent=100))
+    for number in range(10, 100):
+        await pull(ada)
+        if len(ada.disk.tree()) < 200:
+            break
+        lab.clock.advance(0.2)
+        await delete(ada, number, number + 1)
+    assert len(ada.disk.tree()) < 200
+    assert ada.puller.deletions.waiting == 0
