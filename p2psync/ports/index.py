@@ -159,8 +159,8 @@ class FolderIndex(Protocol):
     async def mark_damaged(self, damages: Sequence[Damage], *, now_ns: int) -> None:
         """Note that held files are damaged; no new sequences."""
 
-    async def damaged(self, limit: int) -> list[tuple[RelPath, Held]]:
-        """The damaged files, in path order."""
+    async def damaged(self, limit: int, *, after: str = "") -> list[tuple[RelPath, Held]]:
+        """The damaged files that come after that path, in path order."""
 
     async def findings(self) -> list[Finding]:
         """What was found damaged: what still is, then the rest, the newest first; bounded."""

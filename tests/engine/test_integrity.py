@@ -11,6 +11,7 @@ from p2psync.core.ids import Digest
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, first_version
+from p2psync.engine import mend
 from p2psync.engine.integrity import Verdict
 from p2psync.errors import P2psyncError
 from p2psync.ports import Cursor, RootUnavailableError
@@ -412,6 +413,34 @@ async def test_a_conflict_copy_that_is_damaged_is_not_held(ada: Device) -> None:
     await ada.puller.run_until_idle()
     assert ada.disk.tree() == {"plan": "theirs", name: b"mine"}
     assert not await is_damaged(ada, name)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+async def test_many_that_nobody_has_do_not_keep_others_from_being_mended(
+    lab: Lab, pair: tuple[Device, Device], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(mend, "_MOST", 2)
+    ada, bob = pair
+    ada.disk.write("z", bytes(size))
+    await lab.converge([ada, bob])
+    for name in "abcde":
+        ada.disk.write(name, f"nobody else ever had {name}")
+        await ada.scan()
+        ada.disk.rot(name)
+        await verdict_on(ada, name)
+    ada.disk.rot("z")
+    await verdict_on(ada, "z")
+    for _ in range(8):
+        await ada.work()
+        lab.clock.advance(6)
+    assert ada.disk.tree()["z"] == bytes(size)
+    # Once all were tried, there is a longer pause than between them.
+    pauses = []
+    for _ in range(9):
+        await ada.work()
+        pauses.append(ada.mender.next_retry() or 0)
+        lab.clock.advance(pauses[-1])
+    assert max(pauses) >= 120
 
 
 async def test_a_peer_that_comes_later_mends_it(lab: Lab, pair: tuple[Device, Device]) -> None:
