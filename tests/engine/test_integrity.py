@@ -11,7 +11,7 @@ from p2psync.core.ids import Digest
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, first_version
-from p2psync.engine import mend
+from p2psync.engine import local, mend
 from p2psync.engine.integrity import Verdict
 from p2psync.errors import P2psyncError
 from p2psync.ports import Cursor, RootUnavailableError
@@ -341,10 +341,7 @@ async def test_others_hear_of_it_and_are_given_nothing(lab: Lab, alone: Device) 
     await verdict_on(alone)
     bob = await lab.device("bob")
     lab.connect(alone, bob)
-    for _ in range(3):
-        await alone.work()
-        await bob.work()
-        await lab.settle()
+    await lab.until(lambda: "other" in bob.disk.tree(), alone, bob)
 
     assert bob.disk.tree() == {"other": b"well"}
     assert (await bob.index.counts()).need_files == 1
@@ -364,8 +361,7 @@ async def test_what_is_damaged_after_it_was_moved_is_not_deleted_elsewhere(
     await verdict_on(ada, "new")
 
     lab.connect(ada, bob)
-    await lab.settle()
-    await bob.work()
+    await lab.until(lambda: "old" not in bob.disk.tree(), bob)
     assert bob.disk.tree() == {"new": b"precious"}
     assert await lab.converge([ada, bob]) == {"new": b"precious"}
 
@@ -380,8 +376,7 @@ async def test_a_conflict_copy_that_is_damaged_before_it_is_told_is_made_by_othe
     ada.disk.write("plan", "by ada")
     await ada.scan()
     connection = lab.connect(ada, bob)
-    await lab.settle()
-    await ada.puller.run_until_idle()
+    await lab.until(lambda: bool(conflicts(ada.disk.tree())), ada)
     await connection.cut()
     # As if he had heard of nothing yet.
     await bob.index.reset_peer(ada.id)
@@ -390,8 +385,7 @@ async def test_a_conflict_copy_that_is_damaged_before_it_is_told_is_made_by_othe
     await verdict_on(ada, copy)
 
     lab.connect(ada, bob)
-    await lab.settle()
-    await bob.work()
+    await lab.until(lambda: bob.disk.tree()["plan"] == b"by ada", bob)
     assert bob.disk.tree() == {"plan": b"by ada", copy: b"by bob"}
     assert await lab.converge([ada, bob]) == {"plan": b"by ada", copy: b"by bob"}
 
@@ -616,6 +610,22 @@ async def test_moved_elsewhere_it_is_still_what_it_should_be(
 
     assert await lab.converge([ada, bob]) == {"old plan": b"as it was written"}
     assert not await is_damaged(ada, "old plan")
+
+
+async def test_of_very_many_each_is_still_what_it_should_be_where_it_is_moved_to(
+    alone: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_DAMAGED_AT_A_TIME", 1)
+    for name in ("before", "plan"):
+        alone.disk.write(name, f"as {name} was written")
+        await alone.scan()
+        alone.disk.rot(name)
+        await verdict_on(alone, name)
+    should_be = await entry_of(alone)
+    alone.disk.rename("plan", "moved")
+    await alone.scan()
+    assert (await entry_of(alone, "moved")).content == should_be.content
+    assert await is_damaged(alone, "moved")
 
 
 async def test_moved_over_another_file_it_is_still_what_it_should_be(

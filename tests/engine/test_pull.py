@@ -366,8 +366,7 @@ async def test_a_loser_that_was_heard_of_last_is_kept_later_too(lab: Lab) -> Non
     assert ada.disk.tree() == {"it": "theirs"}
     # Cyd itself does nothing meanwhile.
     lab.connect(ada, cyd)
-    await lab.settle()
-    await pull(ada)
+    await lab.until(lambda: bool(conflicts(ada.disk.tree())), ada)
     tree = ada.disk.tree()
     assert tree["it"] == "theirs"
     assert [tree[path] for path in conflicts(tree)] == [b"lost for now"]
@@ -396,8 +395,7 @@ async def test_a_wrong_size_for_a_content_holds_up_nothing(lab: Lab) -> None:
     good = await held(cyd, "it")
     await offer(ada, BOB, ("it", msgspec.structs.replace(good, size=77, version=lie)))
     lab.connect(ada, cyd)
-    await lab.settle()
-    await pull(ada)
+    await lab.until(lambda: bool(ada.disk.tree()), ada)
     assert ada.disk.tree() == {"it": b"good"}
 
 
