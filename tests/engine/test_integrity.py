@@ -4,17 +4,19 @@ import errno
 import random
 
 import blake3
+import msgspec
 import pytest
 
-from p2psync.core.entry import Entry, Kind
+from p2psync.core.entry import Chunk, Entry, Kind
 from p2psync.core.ids import Digest
+from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, first_version
 from p2psync.engine import local, mend
 from p2psync.engine.integrity import Verdict
 from p2psync.errors import P2psyncError
-from p2psync.ports import Cursor, RootUnavailableError
+from p2psync.ports import Cursor, RootUnavailableError, Row
 from p2psync.protocol.messages import MISSING, ChunkRequest
 from tests.support.devices import Device, Lab, conflicts, device_id
 from tests.support.memory_disk import MemoryDisk, chunked
@@ -77,6 +79,24 @@ async def test_other_bytes_under_the_same_fingerprint_are_damage_and_no_version(
     assert await entry_of(alone) == before
     assert (alone.index.sequence, await is_damaged(alone)) == (sequence, True)
     assert alone.disk.trash() == alone.disk.set_aside() == []
+
+
+async def test_what_a_peer_cut_in_a_way_of_its_own_is_sound(lab: Lab, ada: Device) -> None:
+    cyd = await lab.device("cyd")
+    cyd.disk.write("plan", BIG[:400_000])
+    await cyd.scan()
+    held = (await cyd.index.held([PLAN]))[PLAN]
+    pieces = BIG[:150_000], BIG[150_000:400_000]
+    odd = tuple(Chunk(Digest(blake3.blake3(each).digest()), len(each)) for each in pieces)
+    entry = msgspec.structs.replace(held.entry, content=content_id_of_manifest(odd))
+    await cyd.index.record([Row(PLAN, entry, held.fingerprint, odd)])
+    lab.connect(ada, cyd)
+    await lab.until(lambda: "plan" in ada.disk.tree(), ada)
+
+    assert (await entry_of(ada)).content == entry.content
+    assert await verdict_on(ada) is Verdict.SOUND
+    ada.disk.rot("plan", at=200_000)
+    assert await verdict_on(ada) is Verdict.DAMAGED
 
 
 @pytest.mark.parametrize("edit", ["content", "times kept", "same bytes"])
