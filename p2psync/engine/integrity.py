@@ -13,8 +13,12 @@ import logging
 from collections.abc import Callable, Iterable
 from enum import Enum
 
+import blake3
+
 from p2psync.core.entry import Fingerprint, Kind
+from p2psync.core.ids import Digest
 from p2psync.core.relpath import RelPath
+from p2psync.engine.content import is_small
 from p2psync.errors import P2psyncError
 from p2psync.ports import (
     Clock,
@@ -23,6 +27,7 @@ from p2psync.ports import (
     FileChangedError,
     FolderIndex,
     Held,
+    Place,
     RootUnavailableError,
     Row,
 )
@@ -129,9 +134,31 @@ class Integrity:
             if error.errno not in _BAD_BYTES:
                 return Verdict.UNREADABLE
             content, mark = b"", None
+        if content != held.entry.content and await self._is_cut_otherwise(path, held):
+            content = held.entry.content
         if content == held.entry.content and held.damage is None:
             return Verdict.SOUND
         return await self._record(path, held, content, mark)
+
+    async def _is_cut_otherwise(self, path: RelPath, held: Held) -> bool:
+        """Whether all bytes are right, but whoever told of the file cut it as we do not: its
+        content id is not that of our chunks."""
+        if is_small(held.entry):
+            return False
+        manifest = await self._index.manifest(held.entry.content)
+        at = 0
+        for digest, size in manifest or ():
+            if not await asyncio.to_thread(self._is_right, Place(path, at, size), digest):
+                return False
+            at += size
+        return manifest is not None
+
+    def _is_right(self, place: Place, digest: Digest) -> bool:
+        """Runs in a worker thread."""
+        try:
+            return blake3.blake3(self._disk.read(place)).digest() == digest
+        except (FileChangedError, OSError):
+            return False
 
     async def _record(
         self, path: RelPath, held: Held, content: bytes, mark: Fingerprint | None

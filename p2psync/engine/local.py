@@ -7,7 +7,7 @@ taken for someone's edit.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from p2psync.core.brake import PassedDeletions, brake_holds
@@ -42,7 +42,7 @@ _LONGEST_WAIT_S = 10.0
 """A file that is written to without a pause is read this often all the same."""
 _LONGEST_ARRIVAL_S = 3.0
 """How long deletions wait for new files that they may turn out to be moves to."""
-_MOST_DAMAGED = 10_000
+_DAMAGED_AT_A_TIME = 10_000
 _MANY_DELETIONS = 20
 """From so many on, deletions wait until no more come: the brake counts them all."""
 
@@ -56,7 +56,7 @@ class Brakes(NamedTuple):
 
 _Identity = tuple[int, int, int]
 """What a rename leaves as it is."""
-_Lost = Mapping[tuple[_Identity, bytes], bytes]
+_Lost = dict[tuple[_Identity, bytes], bytes]
 """Of damaged files, by what they are: the content that they should have."""
 
 
@@ -209,7 +209,7 @@ class LocalChanges:
         async with self._turn:
             seen_now = await asyncio.to_thread(self._disk.look, [item.path for item in group])
             held = await self._index.held([item.path for item in group])
-            lost = await self._lost()
+            lost = await self._lost(group)
             rows: list[Row] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             for item in group:
@@ -261,15 +261,19 @@ class LocalChanges:
         new = successor(entry, seen, dot, now_ns=self._clock.now_ns(), author=self.author)
         rows.append(Row(item.path, new, read, manifest, damage))
 
-    async def _lost(self) -> _Lost:
+    async def _lost(self, group: Sequence[Seen]) -> _Lost:
+        """Of what may be among these."""
+        lost, after = _Lost(), ""
         if not (await self._index.counts()).damaged:
-            return {}
-        damaged = await self._index.damaged(_MOST_DAMAGED)
-        return {
-            (_identity(held.fingerprint), held.damage): held.entry.content
-            for _, held in damaged
-            if held.damage and held.fingerprint
-        }
+            return lost
+        looked_at = {_identity(item.fingerprint) for item in group}
+        while damaged := await self._index.damaged(_DAMAGED_AT_A_TIME, after=after):
+            after = damaged[-1][0]
+            for _, held in damaged:
+                mark = held.fingerprint
+                if held.damage and mark is not None and _identity(mark) in looked_at:
+                    lost[_identity(mark), held.damage] = held.entry.content
+        return lost
 
     def _look_again(self, path: RelPath) -> None:
         self._later[path] = self._clock.monotonic() + _RETRY_S

@@ -7,7 +7,7 @@ could be had, the damaged file stays where it is. What is replaced is kept, apar
 import asyncio
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from p2psync.core.relpath import RelPath
 from p2psync.engine.content import Contents, FileWanted, Staged, is_small
@@ -32,7 +32,7 @@ from p2psync.ports import (
 
 SOURCE = "damage"
 _MOST = 1000
-"""Files to be mended at a time."""
+"""Files to be mended at a time; of more, the next ones soon after."""
 _GROUP_BYTES = 64 * 1024 * 1024
 _LEAST_PAUSE_S = 5.0
 """However often a peer tells of damaged files: a try may read much."""
@@ -73,6 +73,8 @@ class Mender:
         self._local = local
         self._problems = problems
         self._turn = turn
+        self._after = ""
+        """Where the next try goes on; empty where it begins anew."""
         self._tried: frozenset[RelPath] = frozenset()
         self._available: frozenset[tuple[Session, int]] = frozenset()
         self._trouble: dict[RelPath, Problem] = {}
@@ -103,20 +105,26 @@ class Mender:
         if not (await self._index.counts()).damaged:
             self._rest()
             return False
-        damaged = await self._index.damaged(_MOST)
         mended = 0
-        if not self._large and self._is_time(damaged):
+        if not self._large and self._is_time(damaged := await self._next()):
             self._trouble.clear()
-            self._tell(damaged)
+            self._tell(await self._index.damaged(_MOST))
             damaged = await self._still_damaged(damaged)
             mended = await self._mend_small([each for each in damaged if is_small(each[1].entry)])
             self._large = [path for path, held in damaged if not is_small(held.entry)][::-1]
-        mended += await self._mend_next(dict(damaged))
+        mended += await self._mend_next()
         left = await self._index.damaged(_MOST)
         self._tell(left)
         if not left:
             self._rest()
         return mended > 0
+
+    async def _next(self) -> list[_Damaged]:
+        damaged = await self._index.damaged(_MOST, after=self._after)
+        if not damaged:
+            self._after = ""
+            damaged = await self._index.damaged(_MOST)
+        return damaged
 
     async def _still_damaged(self, damaged: list[_Damaged]) -> list[_Damaged]:
         """Without what could not be read and can be again, as after a cable came loose."""
@@ -128,11 +136,13 @@ class Mender:
             if self._clock.monotonic() >= until:
                 break
             await self._integrity.judge(path, again=True)
-        return await self._index.damaged(_MOST)
+        now = await self._index.held([path for path, _ in damaged])
+        return [(path, held) for path, held in now.items() if held.damage is not None]
 
     def _rest(self) -> None:
         self._problems.replace_all(SOURCE, [])
         self._tried, self._pause_s, self._due = frozenset(), _FIRST_PAUSE_S, math.inf
+        self._after = ""
         self._large.clear()
 
     def _is_time(self, damaged: Sequence[_Damaged]) -> bool:
@@ -142,10 +152,11 @@ class Mender:
             self._pause_s = _FIRST_PAUSE_S
         elif now < self._due:
             return False
-        else:
+        elif not self._after:
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
-        self._tried, self._available, self._tried_at = paths, available, now
-        self._due = now + self._pause_s
+        self._after = damaged[-1][0] if len(damaged) == _MOST else ""
+        self._tried, self._available, self._tried_at = self._tried | paths, available, now
+        self._due = now + (_LEAST_PAUSE_S if self._after else self._pause_s)
         return True
 
     def _tell(self, damaged: Sequence[_Damaged]) -> None:
@@ -182,11 +193,12 @@ class Mender:
                 self._trouble[path] = self._disk.kind_of_problem(outcome, path)
         return await whole(self._place(ready))
 
-    async def _mend_next(self, damaged: Mapping[RelPath, Held]) -> int:
+    async def _mend_next(self) -> int:
         while self._large:
             path = self._large.pop()
-            if path in damaged and not is_small(damaged[path].entry):
-                return await self._mend_large((path, damaged[path]))
+            held = (await self._index.held([path])).get(path)
+            if held is not None and held.damage is not None and not is_small(held.entry):
+                return await self._mend_large((path, held))
         return 0
 
     async def _mend_large(self, damaged: _Damaged) -> int:

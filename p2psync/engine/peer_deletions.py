@@ -1,15 +1,18 @@
 """The brake on deletions that peers made: too many wait for a person's word."""
 
+from collections.abc import Iterable, Sequence
+
 from p2psync.core.brake import WINDOW_S, brake_holds
 from p2psync.core.entry import Kind
 from p2psync.core.relpath import RelPath
 from p2psync.engine.attempts import NEVER_S
 from p2psync.engine.local import Brakes
 from p2psync.engine.plan import GROUP_FILES
-from p2psync.ports import Clock, FolderIndex
+from p2psync.ports import Clock, FolderIndex, Wanted
 
 _BURST_S = 0.2
 """Many deletions wait so long for more to come: the brake is to see them together."""
+_LONGEST_BURST_S = 5.0
 
 
 class PeerDeletions:
@@ -21,7 +24,10 @@ class PeerDeletions:
         self._approved: set[RelPath] = set()
         self._passed: dict[RelPath, float] = {}
         """When those passed that nobody was asked about, in order."""
+        self._counted: frozenset[RelPath] = frozenset()
+        """Files that would go, as `hold` last saw it."""
         self._seen = 0
+        self._burst_since = NEVER_S
         self._due = NEVER_S
 
     @property
@@ -38,16 +44,25 @@ class PeerDeletions:
         """Seconds until `hold` is to be asked again."""
         return max(0.0, self._due - self._clock.monotonic())
 
-    async def hold(self) -> bool:
-        """Whether deletions are to wait, for others to come or for `approve`."""
+    def is_counted(self, wanted: Wanted) -> bool:
+        """Whether `hold` knew of the deletion, or need not."""
+        return wanted.path in self._counted or not _contents([wanted])
+
+    async def hold(self, outvoted: Sequence[Wanted]) -> bool:
+        """Whether deletions are to wait, for others to come or for `approve`. `outvoted`: paths
+        that are to go as well, though not all that is offered there is a deletion."""
         counts = await self._index.counts()
         now = self._clock.monotonic()
         self._due = NEVER_S
-        if counts.need_deletes > self._brakes.files and counts.need_deletes != self._seen:
-            self._seen = counts.need_deletes
-            self._due = now + _BURST_S
-            return True
-        going = await self._going() if counts.need_deletes else set()
+        deletions = counts.need_deletes + len(outvoted)
+        if deletions > self._brakes.files and deletions != self._seen:
+            self._seen = deletions
+            self._burst_since = min(self._burst_since, now)
+            if now < self._burst_since + _LONGEST_BURST_S:
+                self._due = now + _BURST_S
+                return True
+        self._burst_since = NEVER_S
+        going = await self._going(outvoted) if deletions else set()
         fresh = going - self._approved
         self._forget(now)
         holds = brake_holds(
@@ -73,17 +88,24 @@ class PeerDeletions:
                 return
             del self._passed[oldest]
 
-    async def _going(self) -> set[RelPath]:
+    async def _going(self, outvoted: Sequence[Wanted]) -> set[RelPath]:
         """Files that would go and whose content would not be left elsewhere in the folder."""
-        going: dict[RelPath, bytes] = {}
+        going = _contents(outvoted)
         after: tuple[int, ...] = ()
         while wanted := await self._index.wanted(limit=GROUP_FILES, tombstones=True, after=after):
             after = wanted[-1].place
-            for each in wanted:
-                held = each.held
-                if held is not None and held.entry.kind == Kind.FILE:
-                    going[each.path] = held.entry.content
+            going |= _contents(wanted)
+        self._counted = frozenset(going)
         where = await self._index.find_contents(list(set(going.values())))
         return {
             path for path, content in going.items() if going.keys() >= set(where.get(content, ()))
         }
+
+
+def _contents(wanted: Iterable[Wanted]) -> dict[RelPath, bytes]:
+    """Of the files held there."""
+    return {
+        each.path: each.held.entry.content
+        for each in wanted
+        if each.held is not None and each.held.entry.kind == Kind.FILE
+    }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from p2psync.core.decide import Copy, Decision, decide, is_news
-from p2psync.core.entry import Kind
+from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
@@ -29,6 +29,10 @@ class Plans(NamedTuple):
     """Not to be carried out before copies are held, which are among `items`."""
 
 
+_Content = tuple[bytes, int]
+"""With its size: a liar may tell another, and what has that can never be had."""
+
+
 class _Task(NamedTuple):
     wanted: Wanted
     origin: Wanted
@@ -41,7 +45,7 @@ class Planner:
         self._kept: dict[RelPath, int] = {}
         """Directories to keep though peers deleted or replaced them, and the stamps of their
         offers: children are in them that nobody deleted."""
-        self._absent: dict[RelPath, tuple[int, frozenset[bytes]]] = {}
+        self._absent: dict[RelPath, tuple[int, frozenset[_Content]]] = {}
         """By path: losing contents that cannot be had now, and the stamp of the offers."""
 
     def keep_directory(self, wanted: Wanted) -> None:
@@ -51,12 +55,12 @@ class Planner:
         """Have the next plan of the path pass over offers of this losing content, as if they had
         not come yet: it cannot be had now, and is not to hold up what can. False for the winner
         itself, and where nothing live would be left to decide on; all is tried again then."""
-        origin, content = item.origin, item.decision.winner.content
+        origin, content = item.origin, _content_of(item.decision.winner)
         stamp, known = self._absent.pop(origin.path, (origin.stamp, frozenset()))
         if item.path == origin.path:
             return False
         absent = (known if stamp == origin.stamp else frozenset()) | {content}
-        live = {offer.entry.content for offer in origin.offers if offer.entry.is_live}
+        live = {_content_of(offer.entry) for offer in origin.offers if offer.entry.is_live}
         if content not in live or live <= absent:
             return False
         self._absent[origin.path] = (origin.stamp, absent)
@@ -66,10 +70,11 @@ class Planner:
         if wanted.path not in self._absent:
             return wanted
         stamp, absent = self._absent[wanted.path]
-        if stamp != wanted.stamp:
+        offers = tuple(each for each in wanted.offers if _content_of(each.entry) not in absent)
+        # What they were to hold up no longer may be settled or withdrawn by now.
+        if stamp != wanted.stamp or not any(each.entry.is_live for each in offers):
             del self._absent[wanted.path]
             return wanted
-        offers = tuple(each for each in wanted.offers if each.entry.content not in absent)
         return wanted._replace(offers=offers)
 
     def is_going(self, wanted: Wanted) -> bool:
@@ -100,7 +105,9 @@ class Planner:
                     settled.pop(found.path, None)
             elif keeps:
                 plans[path] = Item(decision, task.wanted, None, task.origin, keeps_directory=True)
-            elif decision.winner == decision.held:
+            elif decision.winner == decision.held and not (
+                _is_damaged(task.wanted.held) and path != task.origin.path
+            ):
                 settled[path] = [(path, offer) for offer in task.wanted.offers]
             else:
                 plans[path] = plan(decision, task.wanted, task.origin)
@@ -127,12 +134,16 @@ class Planner:
         return decision._replace(copies=(*decision.copies, Copy(name, entry, decision.sources)))
 
     async def _missing(self, copies: Sequence[Copy]) -> list[tuple[Copy, Held | None]]:
-        """Those losing contents that are not held at their conflict names yet."""
+        """Those losing contents that are not held at their conflict names yet, or damaged there."""
         if not copies:
             return []
         held = await self._index.held([copy.path for copy in copies])
         found = [(copy, held.get(copy.path)) for copy in copies]
-        return [(copy, at) for copy, at in found if is_news(at.entry if at else None, copy.entry)]
+        return [
+            (copy, at)
+            for copy, at in found
+            if is_news(at.entry if at else None, copy.entry) or _is_damaged(at)
+        ]
 
     async def _copies(self, missing: Sequence[tuple[Copy, Held | None]]) -> list[Wanted]:
         """As wanted paths, together with what peers offer there themselves. Where only this device
@@ -146,6 +157,14 @@ class Planner:
             own = tuple(Offer(peer, 0, copy.entry) for peer in copy.sources or (self._own,))
             found.append(Wanted(copy.path, held, (*offers, *own)))
         return found
+
+
+def _is_damaged(held: Held | None) -> bool:
+    return held is not None and held.damage is not None
+
+
+def _content_of(entry: Entry) -> _Content:
+    return entry.content, entry.size
 
 
 def _decide(wanted: Wanted) -> Decision:

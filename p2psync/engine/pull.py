@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
+from p2psync.core.decide import is_removal
 from p2psync.core.ids import DeviceID
 from p2psync.core.relpath import RelPath, ancestors
 from p2psync.engine.attempts import LATER_S, NEVER_S, SOON_S, Attempts
@@ -26,6 +27,9 @@ from p2psync.engine.problems import Problems
 from p2psync.engine.session import Session
 from p2psync.engine.tasks import together
 from p2psync.ports import Clock, Disk, FolderIndex, Outcome, Problem, Result, Wanted
+
+_MOST_WAYS = 10
+"""So often deletions give way to offers: these may come without an end."""
 
 _Groups = asyncio.Queue[list[Item]]
 
@@ -55,6 +59,7 @@ class Puller:
         self._local = local
         self._announce = committed
         self._suspect = suspect
+        self._own = own
         self._planner = Planner(index, own)
         self._committer = Committer(index, disk, clock, local, turn)
         self._attempts = Attempts(clock, problems)
@@ -69,6 +74,10 @@ class Puller:
         self._progress = 0
         self._arrived = False
         """Whether offers came since the last sweep began."""
+        self._gave_way = 0
+        """How often deletions have in a row, to offers that came."""
+        self._outvoted: set[RelPath] = set()
+        """Paths that are to go though someone still offers a version that is not deleted."""
         self._wake = asyncio.Event()
         self._large_wake = asyncio.Event()
         self._swept = 0.0
@@ -153,6 +162,7 @@ class Puller:
     async def _sweep(self, groups: _Groups) -> None:
         """Look at every path with a live offer once."""
         await self._reconsider()
+        self._outvoted.clear()
         skip = self._attempts.skipped()
         after: tuple[int, ...] = ()
         while wanted := await self._index.wanted(
@@ -170,15 +180,19 @@ class Puller:
             if each.path not in self._busy and each.path not in self._blocked
         ]
 
-    async def _prepare(self, wanted: Sequence[Wanted]) -> list[Item]:
-        """What can be committed of it, in order. Large files go their own way; every other path
-        is settled, blocked or put off."""
+    async def _prepare(self, wanted: Sequence[Wanted], *, deletions: bool = False) -> list[Item]:
+        """What can be committed of it, in order. Large files go their own way, and deletions where
+        they may not be; every other path is settled, blocked or put off."""
         elsewhere = frozenset(self._busy)
         self._busy.update(each.path for each in wanted)
         plans = await self._planner.plan(wanted)
         ready: list[Item] = []
         small: list[Item] = []
         for item in plans.items:
+            if not deletions and item.step is not None and is_removal(item.decision):
+                # These are counted first.
+                self._outvoted.add(item.path)
+                continue
             if item.path in elsewhere or self._is_unsure(item):
                 continue
             self._busy.add(item.path)
@@ -234,7 +248,7 @@ class Puller:
             self._progress += 1
         elif self._contents.is_connected(item.decision.sources):
             self._attempts.put_off(origin, LATER_S)
-        elif item.path != origin.path and origin.held is not None:
+        elif self._own in item.decision.sources:
             # The losing content was here, and is not as it was.
             self._suspect({origin.path})
             self._look_at(origin.path, origin)
@@ -344,20 +358,32 @@ class Puller:
     # --- deletions -------------------------------------------------------------------------
 
     async def _pull_deletions(self) -> None:
-        if await self.deletions.hold():
+        outvoted = list((await self._index.wanted_at(list(self._outvoted))).values())
+        if await self.deletions.hold(outvoted):
             return
         skip = self._attempts.skipped()
         after: tuple[int, ...] = ()
         while wanted := await self._index.wanted(
             limit=GROUP_FILES, tombstones=True, after=after, skip=skip
         ):
-            if self._arrived:
+            if self._arrived and self._gave_way < _MOST_WAYS:
                 # These may be moves, and what they moved to is to find the content still here.
+                self._gave_way += 1
                 self._progress += 1
                 return
             after = wanted[-1].place
-            if group := await self._prepare(self._free(wanted)):
-                await self._commit(group)
+            await self._delete(wanted)
+        outvoted.sort(key=lambda each: -each.path.count("/"))
+        for at in range(0, len(outvoted), GROUP_FILES):
+            await self._delete(outvoted[at : at + GROUP_FILES])
+        self._gave_way = 0
+        if self._arrived:
+            self._progress += 1
+
+    async def _delete(self, wanted: Sequence[Wanted]) -> None:
+        counted = [each for each in self._free(wanted) if self.deletions.is_counted(each)]
+        if group := await self._prepare(counted, deletions=True):
+            await self._commit(group)
 
 
 def _is_large(item: Item) -> bool:

@@ -150,19 +150,17 @@ class FolderIndex(Protocol):
         `sequence`. Advances `counter` to the highest own dot in `rows`.
 
         Exactly the offers given are dropped: what replaced one meanwhile stays. Damage that was
-        noted at a row's path is gone, unless the row says so itself: then it is this device's
-        own version, and peers hear of it, who may hold its content at another path.
+        noted at a row's path is gone, unless the row says so itself.
         """
 
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
         """Replace fingerprints of held paths; no new sequences, and damage stays."""
 
     async def mark_damaged(self, damages: Sequence[Damage], *, now_ns: int) -> None:
-        """Note that held files are damaged; no new sequences. Such a row is told to nobody until
-        one is recorded at its path again."""
+        """Note that held files are damaged; no new sequences."""
 
-    async def damaged(self, limit: int) -> list[tuple[RelPath, Held]]:
-        """The damaged files, in path order."""
+    async def damaged(self, limit: int, *, after: str = "") -> list[tuple[RelPath, Held]]:
+        """The damaged files that come after that path, in path order."""
 
     async def findings(self) -> list[Finding]:
         """What was found damaged: what still is, then the rest, the newest first; bounded."""
@@ -171,7 +169,8 @@ class FolderIndex(Protocol):
     async def save_scrub(self, scrub: Scrub) -> None: ...
 
     async def entries_after(self, sequence: int, limit: int) -> list[tuple[int, RelPath, Entry]]:
-        """In order of sequence; what was found damaged since is left out."""
+        """In order of sequence, damaged ones too: a deletion or joined vector that is told may rest
+        on them."""
 
     async def receive(
         self,

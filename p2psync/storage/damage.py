@@ -20,7 +20,7 @@ def store_damages(
     connection: sqlite3.Connection, damages: Sequence[Damage], *, now_ns: int
 ) -> None:
     connection.executemany(
-        "UPDATE held SET fingerprint = ?, damage = ?, withheld = 1 WHERE path = ? AND kind = 2",
+        "UPDATE held SET fingerprint = ?, damage = ? WHERE path = ? AND kind = 2",
         [(pack(each.fingerprint), each.found, each.path) for each in damages],
     )
     connection.executemany(
@@ -42,11 +42,13 @@ def store_moved(connection: sqlite3.Connection, paths: Sequence[RelPath]) -> Non
     )
 
 
-def load_damaged(connection: sqlite3.Connection, limit: int) -> list[tuple[RelPath, Held]]:
+def load_damaged(
+    connection: sqlite3.Connection, limit: int, after: str
+) -> list[tuple[RelPath, Held]]:
     rows = connection.execute(
         "SELECT path, sequence, entry, fingerprint, damage FROM held INDEXED BY held_damaged "
-        "WHERE damage IS NOT NULL ORDER BY path LIMIT ?",
-        (limit,),
+        "WHERE damage IS NOT NULL AND path > ? ORDER BY path LIMIT ?",
+        (after, limit),
     )
     return [(RelPath(path), unpack_held(*columns)) for path, *columns in rows]
 

@@ -126,8 +126,10 @@ class SqliteFolderIndex(IndexBase):
 
         await self._change(change)
 
-    async def damaged(self, limit: int) -> list[tuple[RelPath, Held]]:
-        return await self._database.run(lambda connection: damage.load_damaged(connection, limit))
+    async def damaged(self, limit: int, *, after: str = "") -> list[tuple[RelPath, Held]]:
+        return await self._database.run(
+            lambda connection: damage.load_damaged(connection, limit, after)
+        )
 
     async def findings(self) -> list[Finding]:
         return await self._database.run(damage.load_findings)

@@ -61,8 +61,7 @@ def entries_after(
     connection: sqlite3.Connection, sequence: int, limit: int
 ) -> list[tuple[int, RelPath, Entry]]:
     rows = connection.execute(
-        "SELECT sequence, path, entry FROM held WHERE sequence > ? AND NOT withheld "
-        "ORDER BY sequence LIMIT ?",
+        "SELECT sequence, path, entry FROM held WHERE sequence > ? ORDER BY sequence LIMIT ?",
         (sequence, limit),
     )
     return [(number, RelPath(path), unpack_entry(entry)) for number, path, entry in rows]
@@ -92,7 +91,7 @@ def digest_of_live(connection: sqlite3.Connection) -> bytes:
 def store_rows(connection: sqlite3.Connection, rows: Iterable[Row], *, start: int) -> None:
     """Each replaces what was held at its path; `start` is the first one's sequence."""
     connection.executemany(
-        "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0)", _columns(rows, start)
+        "INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", _columns(rows, start)
     )
 
 

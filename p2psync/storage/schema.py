@@ -86,8 +86,6 @@ CREATE TABLE chunks (
 -- Of a file whose bytes are not the entry's though its fingerprint is: the content id of what they
 -- are, empty where they cannot be read.
 ALTER TABLE held ADD COLUMN damage BLOB;
--- Whether no peer is told of the row: it was found damaged after it was recorded.
-ALTER TABLE held ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX held_damaged ON held (path) WHERE damage IS NOT NULL;
 
 -- A row is a file that was found so, now or some time ago.

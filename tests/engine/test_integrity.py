@@ -4,16 +4,21 @@ import errno
 import random
 
 import blake3
+import msgspec
 import pytest
 
-from p2psync.core.entry import Entry, Kind
+from p2psync.core.entry import Chunk, Entry, Kind
 from p2psync.core.ids import Digest
+from p2psync.core.manifest import content_id_of_manifest
+from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
+from p2psync.core.version import Dot, first_version
+from p2psync.engine import local, mend
 from p2psync.engine.integrity import Verdict
 from p2psync.errors import P2psyncError
-from p2psync.ports import RootUnavailableError
+from p2psync.ports import Cursor, RootUnavailableError, Row
 from p2psync.protocol.messages import MISSING, ChunkRequest
-from tests.support.devices import Device, Lab, conflicts
+from tests.support.devices import Device, Lab, conflicts, device_id
 from tests.support.memory_disk import MemoryDisk, chunked
 
 BIG = random.Random(1).randbytes(2 * 1024 * 1024)
@@ -74,6 +79,24 @@ async def test_other_bytes_under_the_same_fingerprint_are_damage_and_no_version(
     assert await entry_of(alone) == before
     assert (alone.index.sequence, await is_damaged(alone)) == (sequence, True)
     assert alone.disk.trash() == alone.disk.set_aside() == []
+
+
+async def test_what_a_peer_cut_in_a_way_of_its_own_is_sound(lab: Lab, ada: Device) -> None:
+    cyd = await lab.device("cyd")
+    cyd.disk.write("plan", BIG[:400_000])
+    await cyd.scan()
+    held = (await cyd.index.held([PLAN]))[PLAN]
+    pieces = BIG[:150_000], BIG[150_000:400_000]
+    odd = tuple(Chunk(Digest(blake3.blake3(each).digest()), len(each)) for each in pieces)
+    entry = msgspec.structs.replace(held.entry, content=content_id_of_manifest(odd))
+    await cyd.index.record([Row(PLAN, entry, held.fingerprint, odd)])
+    lab.connect(ada, cyd)
+    await lab.until(lambda: "plan" in ada.disk.tree(), ada)
+
+    assert (await entry_of(ada)).content == entry.content
+    assert await verdict_on(ada) is Verdict.SOUND
+    ada.disk.rot("plan", at=200_000)
+    assert await verdict_on(ada) is Verdict.DAMAGED
 
 
 @pytest.mark.parametrize("edit", ["content", "times kept", "same bytes"])
@@ -332,19 +355,106 @@ async def test_where_nobody_has_it_it_stays_and_is_told(alone: Device) -> None:
     assert (await alone.index.counts()).need_files == 1
 
 
-async def test_nobody_is_told_of_it_nor_given_it(lab: Lab, alone: Device) -> None:
+async def test_others_hear_of_it_and_are_given_nothing(lab: Lab, alone: Device) -> None:
     alone.disk.write("other", "well")
     alone.disk.rot("plan")
     await verdict_on(alone)
     bob = await lab.device("bob")
     lab.connect(alone, bob)
-    for _ in range(3):
-        await alone.work()
-        await bob.work()
-        await lab.settle()
+    await lab.until(lambda: "other" in bob.disk.tree(), alone, bob)
 
     assert bob.disk.tree() == {"other": b"well"}
-    assert (await bob.index.counts()).need_files == 0
+    assert (await bob.index.counts()).need_files == 1
+
+
+async def test_what_is_damaged_after_it_was_moved_is_not_deleted_elsewhere(
+    lab: Lab, ada: Device
+) -> None:
+    bob = await lab.device("bob")
+    connection = lab.connect(ada, bob)
+    ada.disk.write("old", "precious")
+    await lab.converge([ada, bob])
+    await connection.cut()
+    ada.disk.rename("old", "new")
+    await ada.scan()
+    ada.disk.rot("new")
+    await verdict_on(ada, "new")
+
+    lab.connect(ada, bob)
+    await lab.until(lambda: "old" not in bob.disk.tree(), bob)
+    assert bob.disk.tree() == {"new": b"precious"}
+    assert await lab.converge([ada, bob]) == {"new": b"precious"}
+
+
+async def test_a_conflict_copy_that_is_damaged_before_it_is_told_is_made_by_others(
+    lab: Lab, ada: Device
+) -> None:
+    bob = await lab.device("bob")
+    bob.disk.write("plan", "by bob")
+    await bob.scan()
+    lab.clock.advance(60)
+    ada.disk.write("plan", "by ada")
+    await ada.scan()
+    connection = lab.connect(ada, bob)
+    await lab.until(lambda: bool(conflicts(ada.disk.tree())), ada)
+    await connection.cut()
+    # As if he had heard of nothing yet.
+    await bob.index.reset_peer(ada.id)
+    (copy,) = conflicts(ada.disk.tree())
+    ada.disk.rot(copy)
+    await verdict_on(ada, copy)
+
+    lab.connect(ada, bob)
+    await lab.until(lambda: bob.disk.tree()["plan"] == b"by ada", bob)
+    assert bob.disk.tree() == {"plan": b"by ada", copy: b"by bob"}
+    assert await lab.converge([ada, bob]) == {"plan": b"by ada", copy: b"by bob"}
+
+
+async def test_a_conflict_copy_that_is_damaged_is_not_held(ada: Device) -> None:
+    ada.disk.write("plan", "mine")
+    await ada.scan()
+    mine = await entry_of(ada)
+    name, copy = conflict_copy(PLAN, mine)
+    bob, epoch = device_id("bob"), 1
+    await ada.index.receive(bob, Cursor(epoch, 1), [(1, name, copy)])
+    await ada.puller.run_until_idle()
+    ada.disk.rot(name)
+    await verdict_on(ada, name)
+
+    later = first_version(Dot(2, 1), stamp=mine.version.stamp + 1, author="bob")
+    theirs = Entry(Kind.SYMLINK, later, b"theirs")
+    await ada.index.receive(bob, Cursor(epoch, 2), [(2, PLAN, theirs)])
+    await ada.puller.run_until_idle()
+    assert ada.disk.tree() == {"plan": "theirs", name: b"mine"}
+    assert not await is_damaged(ada, name)
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+async def test_many_that_nobody_has_do_not_keep_others_from_being_mended(
+    lab: Lab, pair: tuple[Device, Device], monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(mend, "_MOST", 2)
+    ada, bob = pair
+    ada.disk.write("z", bytes(size))
+    await lab.converge([ada, bob])
+    for name in "abcde":
+        ada.disk.write(name, f"nobody else ever had {name}")
+        await ada.scan()
+        ada.disk.rot(name)
+        await verdict_on(ada, name)
+    ada.disk.rot("z")
+    await verdict_on(ada, "z")
+    for _ in range(8):
+        await ada.work()
+        lab.clock.advance(6)
+    assert ada.disk.tree()["z"] == bytes(size)
+    # Once all were tried, there is a longer pause than between them.
+    pauses = []
+    for _ in range(9):
+        await ada.work()
+        pauses.append(ada.mender.next_retry() or 0)
+        lab.clock.advance(pauses[-1])
+    assert max(pauses) >= 120
 
 
 async def test_a_peer_that_comes_later_mends_it(lab: Lab, pair: tuple[Device, Device]) -> None:
@@ -520,6 +630,22 @@ async def test_moved_elsewhere_it_is_still_what_it_should_be(
 
     assert await lab.converge([ada, bob]) == {"old plan": b"as it was written"}
     assert not await is_damaged(ada, "old plan")
+
+
+async def test_of_very_many_each_is_still_what_it_should_be_where_it_is_moved_to(
+    alone: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_DAMAGED_AT_A_TIME", 1)
+    for name in ("before", "plan"):
+        alone.disk.write(name, f"as {name} was written")
+        await alone.scan()
+        alone.disk.rot(name)
+        await verdict_on(alone, name)
+    should_be = await entry_of(alone)
+    alone.disk.rename("plan", "moved")
+    await alone.scan()
+    assert (await entry_of(alone, "moved")).content == should_be.content
+    assert await is_damaged(alone, "moved")
 
 
 async def test_moved_over_another_file_it_is_still_what_it_should_be(

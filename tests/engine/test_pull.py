@@ -1,5 +1,6 @@
 import asyncio
 import errno
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -9,8 +10,9 @@ from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, content_successor, first_version
+from p2psync.engine.content import FileWanted, Staged
 from p2psync.engine.local import Brakes
-from p2psync.ports import Cursor, RootUnavailableError
+from p2psync.ports import Cursor, RootUnavailableError, Wanted
 from tests.support.devices import Device, Lab, conflicts, device_id
 
 BOB = device_id("bob")
@@ -345,6 +347,67 @@ async def test_a_loser_is_tried_again_though_the_winner_cannot_be_had(lab: Lab) 
     assert [tree[path] for path in conflicts(tree)] == [b"to be kept"]
 
 
+def nowhere(replica: int, *, stamp: int) -> Entry:
+    """A file whose content no device has."""
+    made = first_version(Dot(replica, 1), stamp=stamp, author="nobody")
+    return Entry(Kind.FILE, made, bytes([replica]) * 32, 5)
+
+
+async def test_a_loser_that_was_heard_of_last_is_kept_later_too(lab: Lab) -> None:
+    ada, cyd = await lab.devices("ada cyd")
+    cyd.disk.write("it", "lost for now")
+    await cyd.scan()
+    loser = await held(cyd, "it")
+    later = first_version(Dot(2, 1), stamp=loser.version.stamp + 1, author="bob")
+    await offer(ada, BOB, ("it", Entry(Kind.SYMLINK, later, b"theirs")))
+    known = Cursor(cyd.index.epoch, cyd.index.sequence)
+    await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)])
+    await pull(ada)
+    assert ada.disk.tree() == {"it": "theirs"}
+    # Cyd itself does nothing meanwhile.
+    lab.connect(ada, cyd)
+    await lab.until(lambda: bool(conflicts(ada.disk.tree())), ada)
+    tree = ada.disk.tree()
+    assert tree["it"] == "theirs"
+    assert [tree[path] for path in conflicts(tree)] == [b"lost for now"]
+
+
+async def test_what_was_to_go_on_without_a_loser_may_be_withdrawn(ada: Device) -> None:
+    await offer(ada, BOB, ("it", nowhere(2, stamp=9)))
+    await offer(ada, CYD, ("it", nowhere(3, stamp=5)))
+    stage_small = ada.contents.stage_small
+
+    async def stage(files: Sequence[FileWanted]) -> dict[RelPath, Staged | OSError]:
+        outcomes = await stage_small(files)
+        await ada.index.forget_peer(BOB)
+        return outcomes
+
+    ada.contents.stage_small = stage  # type: ignore[method-assign]
+    await pull(ada)
+    assert await wanted(ada) == ["it"]
+
+
+async def test_a_wrong_size_for_a_content_holds_up_nothing(lab: Lab) -> None:
+    ada, cyd = await lab.devices("ada cyd")
+    cyd.disk.write("it", "good")
+    await cyd.scan()
+    lie = first_version(Dot(2, 1), stamp=1, author="bob")
+    good = await held(cyd, "it")
+    await offer(ada, BOB, ("it", msgspec.structs.replace(good, size=77, version=lie)))
+    lab.connect(ada, cyd)
+    await lab.until(lambda: bool(ada.disk.tree()), ada)
+    assert ada.disk.tree() == {"it": b"good"}
+
+
+async def test_a_file_is_not_read_again_for_a_loser_that_it_never_was(ada: Device) -> None:
+    ada.disk.write("it", "mine")
+    await ada.scan()
+    await offer(ada, BOB, ("it", nowhere(2, stamp=1)))
+    await pull(ada)
+    assert ada.puller.next_retry() is None
+    assert not ada.local.pending
+
+
 async def test_a_copy_that_a_peer_has_deleted_is_not_made_again(ada: Device) -> None:
     ada.disk.link("it", "mine")
     await ada.scan()
@@ -554,6 +617,31 @@ async def test_a_pull_that_is_cancelled_records_what_it_did(ada: Device) -> None
     assert await wanted(ada) == []
 
 
+async def test_deletions_pass_though_offers_come_without_an_end(
+    ada: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada.disk.link("old", "target")
+    await ada.scan()
+    mine = await held(ada, "old")
+    await offer(ada, BOB, ("old", tombstone(2, 1, after=mine)))
+    hold = ada.puller.deletions.hold
+    heard = 0
+
+    async def hear_and_hold(outvoted: Sequence[Wanted]) -> bool:
+        nonlocal heard
+        heard += 1
+        if heard < 100:
+            await offer(ada, CYD, ("log", link(f"{heard}", 3, heard)))
+            ada.offers_arrived()
+        elif "old" in ada.disk.tree():
+            pytest.fail("It is not deleted.")
+        return await hold(outvoted)
+
+    monkeypatch.setattr(ada.puller.deletions, "hold", hear_and_hold)
+    await pull(ada)
+    assert ada.disk.tree() == {"log": "99"}
+
+
 # --- the brake ------------------------------------------------------------------------------------
 
 
@@ -642,3 +730,45 @@ async def test_a_burst_of_deletions_is_counted_as_one(lab: Lab) -> None:
     await pull(ada)
     assert ada.puller.deletions.waiting == 20
     assert len(ada.disk.tree()) == 40
+
+
+async def test_deletions_count_though_someone_still_offers_an_older_version(lab: Lab) -> None:
+    ada = await deleted_by_bob(lab, files=40, deleted=0, brakes=Brakes(files=5, percent=10))
+    for number in range(20):
+        path, was = f"{number:03}", await held(ada, f"{number:03}")
+        touched = msgspec.structs.replace(was, version=version(3, number + 1, after=was).version)
+        await offer(ada, CYD, (path, touched))
+        await offer(ada, BOB, (path, tombstone(2, number + 1, after=touched)))
+    await scan_and_pull(lab, ada)
+    assert ada.puller.deletions.waiting == 20
+    assert len(ada.disk.tree()) == 40
+    assert ada.puller.deletions.approve() == 20
+    await scan_and_pull(lab, ada)
+    assert len(ada.disk.tree()) == 20
+    assert await wanted(ada) == []
+
+
+async def test_directories_go_though_someone_still_offers_older_versions_below(ada: Device) -> None:
+    ada.disk.make_directory("d")
+    ada.disk.link("d/it", "target")
+    await ada.scan()
+    was = await held(ada, "d/it")
+    touched = msgspec.structs.replace(was, version=version(3, 1, after=was).version)
+    await offer(ada, CYD, ("d/it", touched))
+    gone = tombstone(2, 2, after=await held(ada, "d"))
+    await offer(ada, BOB, ("d/it", tombstone(2, 1, after=touched)), ("d", gone))
+    await pull(ada)
+    assert ada.disk.tree() == {}
+    assert await wanted(ada) == []
+
+
+async def test_deletions_that_come_without_an_end_do_not_wait_for_more(lab: Lab) -> None:
+    ada = await deleted_by_bob(lab, files=200, deleted=10, brakes=Brakes(files=5, percent=100))
+    for number in range(10, 100):
+        await pull(ada)
+        if len(ada.disk.tree()) < 200:
+            break
+        lab.clock.advance(0.2)
+        await delete(ada, number, number + 1)
+    assert len(ada.disk.tree()) < 200
+    assert ada.puller.deletions.waiting == 0

@@ -285,6 +285,14 @@ class Lab:
             except TimeoutError:
                 return
 
+    async def until(self, done: Callable[[], bool], *devices: Device) -> None:
+        """Let these devices work until that is so, and the others only answer."""
+        async with asyncio.timeout(_TOO_LONG_S):
+            while not done():
+                for device in devices:
+                    await device.work()
+                await asyncio.sleep(0)
+
     async def converge(self, devices: Iterable[Device]) -> dict[str, bytes | str | None]:
         """Let the devices work until all are at rest; the tree that all of them then have."""
         listed = list(devices)
