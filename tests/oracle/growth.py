@@ -18,6 +18,10 @@ shared out makes about as much."""
 LEAST_READINGS: Final = 8
 """With fewer a line means nothing."""
 
+LEAST_SECONDS: Final = 600.0
+"""Over less the line of memory means nothing: in its first minutes a process still grows into what
+it needs at most."""
+
 COUNTS: Final = ("descriptors", "threads", "tasks")
 
 _ENDS = 10
@@ -51,7 +55,7 @@ class Verdict:
     seconds: float
     """How long the part after the warm-up was."""
     slope: Slope | None
-    """None with too few readings."""
+    """None over too short a time, or with too few readings."""
     faults: tuple[str, ...]
     """What grows, a sentence each."""
 
@@ -60,9 +64,9 @@ class Verdict:
         return self.slope is not None and not self.faults
 
     def __str__(self) -> str:
-        if self.slope is None:
-            return "too short to tell"
-        return "; ".join(self.faults) or "flat"
+        if self.faults:
+            return "; ".join(self.faults)
+        return "flat" if self.is_flat else "too short to tell"
 
 
 def fit(points: Sequence[tuple[float, float]]) -> Slope:
@@ -95,9 +99,11 @@ def judge(readings: Sequence[Reading]) -> Verdict:
     seconds = kept[-1].at - kept[0].at if kept else 0.0
     if len(kept) < LEAST_READINGS or not seconds:
         return Verdict(seconds, None, ())
-    slope = fit([(one.at, float(one.memory)) for one in kept])
+    slope = None
+    if seconds >= LEAST_SECONDS:
+        slope = fit([(one.at, float(one.memory)) for one in kept])
     faults = []
-    if slope.per_second * seconds >= max(ALLOWED_BYTES, 2 * slope.error * seconds):
+    if slope is not None and slope.per_second * seconds >= max(ALLOWED_BYTES, 2 * slope.error * seconds):
         grown = slope.per_second * seconds / (1 << 20)
         faults.append(f"memory grew by {grown:.1f} MiB in {seconds:.0f} s")
     ends = min(_ENDS, len(kept) // 3)

@@ -54,6 +54,14 @@ def test_a_leak_of_seven_mebibytes_an_hour_is_found_in_any_noise(noise: float) -
     assert "memory grew by 5." in str(verdict)
 
 
+def test_of_a_life_of_minutes_the_counts_are_judged_and_not_the_memory() -> None:
+    short = hour(rate=1 * MIB / 60)[:60]
+    assert not judge(short).faults
+    assert str(judge(short)) == "too short to tell"
+    leaking = [*short[:-10], *(replace(one, threads=10) for one in short[-10:])]
+    assert str(judge(leaking)) == "threads went from 9 to 10"
+
+
 def test_memory_that_is_given_back_is_no_leak() -> None:
     assert judge(hour(rate=-7 * MIB / 3600)).is_flat
 
