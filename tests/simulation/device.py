@@ -23,6 +23,7 @@ from p2psync.engine.folder import Folder
 from p2psync.engine.membership import Membership, load_membership
 from p2psync.storage.device_store import FolderRecord
 from p2psync.storage.folder_index import SqliteFolderIndex
+from p2psync.storage.held import held_at
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.network import Network, SimulatedLink
@@ -283,8 +284,9 @@ class Device:
         # What was committed and not recorded will be found as a file of this device's own, and so
         # wins over a deletion elsewhere.
         for path, data in self.disk.data_at_and_below(""):
-            if not self.notices(path, data):
-                self._oracle.moved(data)
+            content = self._oracle.meant(data)
+            if not self.notices(path, content):
+                self._oracle.moved(content)
 
     def _end(self, *, is_told: bool) -> None:
         if self.life is not None:
@@ -334,6 +336,22 @@ class Device:
     def notices(self, path: str, data: bytes) -> bool:
         """Whether its index has what is there."""
         return self.known.get(RelPath(path)) == (Kind.FILE, self._oracle.ids.get(data))
+
+    def intact_files(self) -> list[tuple[RelPath, bytes]]:
+        """Those that are as its index says, so that another content would show in nothing else."""
+        if self.index is None or not self.is_ready:
+            return []
+        files = self.disk.data_at_and_below("")
+        held = held_at(self._connections[-1], [path for path, _ in files])
+        return [
+            (path, data)
+            for path, data in files
+            if (at := held.get(path)) is not None
+            and at.damage is None
+            and at.entry.content == self._oracle.ids.get(data)
+            and at.fingerprint is not None
+            and at.fingerprint.unchanged(self.disk.mark_at(path))
+        ]
 
     def changed_on_disk(self, paths: set[RelPath]) -> None:
         """The watcher tells of it, mostly."""

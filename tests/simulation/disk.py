@@ -168,6 +168,9 @@ class SimulatedDisk(MemoryDisk):
             if self._nodes[each].kind == Kind.FILE
         ]
 
+    def mark_at(self, path: RelPath) -> Fingerprint:
+        return self._mark(self._nodes[path])
+
     def replace_file(self, path: str, data: bytes) -> None:
         """As an editor saves: a new file takes the name."""
         with contextlib.suppress(KeyError):

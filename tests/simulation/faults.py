@@ -6,6 +6,7 @@ import errno
 import random
 from collections.abc import Awaitable, Callable
 
+from p2psync.core.relpath import RelPath
 from p2psync.errors import P2psyncError
 from p2psync.storage.database import StorageError
 from tests.simulation.device import Device
@@ -14,6 +15,7 @@ from tests.simulation.mix import Mix
 from tests.simulation.world import World
 
 _LONGEST_OFF_S = 15.0
+_POLL_S = 1.0
 
 
 class Faults:
@@ -201,6 +203,22 @@ class Faults:
                 device.disk.fail(method, path, errno.EACCES)
             self._later(1.0, 9.0, device.disk.mend)
 
+    def _rot(self) -> None:
+        """The disk changes a file by itself, and nothing that a stat tells."""
+        device = self._device()
+        files = device.intact_files()
+        if not files:
+            return
+        path, content = self._source.choice(files)
+        device.disk.rot(path, at=self._source.randrange(len(content)) if len(content) > 99 else 0)
+        damaged = dict(device.disk.data_at_and_below(path))[path]
+        if damaged in self._world.oracle.contents:
+            # It had been damaged before, and taken for an edit.
+            device.disk.rot(path)
+            return
+        self._trace.say(f"on {device.name} rots {path}")
+        self._world.oracle.rotted(damaged, content)
+
     def _steps(self) -> None:
         ahead = self._source.choice((-3600, -10, -1, 1, 10, 3600))
         self._device().clock.ahead_ns += ahead * 1_000_000_000
@@ -274,6 +292,27 @@ class Faults:
             self._admit(out)
         if self._mix.removals:
             await self._pair_again()
+        if self._mix.rot:
+            await self._verify()
+
+    async def _verify(self) -> None:
+        """Everything is read, as it is every few weeks, or when a person says so."""
+        verifiers = [device.folder.verifier for device in self._world.devices]
+        for verifier in verifiers:
+            verifier.start(None)
+        while any(verifier.is_running for verifier in verifiers):
+            await asyncio.sleep(_POLL_S)
+
+    def beyond_mending(self) -> list[tuple[Device, RelPath]]:
+        """Damaged files whose right bytes no device has."""
+        oracle = self._world.oracle
+        there = [
+            (device, path, data)
+            for device in self._world.devices
+            for path, data in device.disk.data_at_and_below("")
+        ]
+        shown = {data for _, _, data in there}
+        return [(device, path) for device, path, data in there if oracle.meant(data) not in shown]
 
 
 async def _tolerant(work: Awaitable[None]) -> None:

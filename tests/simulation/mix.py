@@ -50,6 +50,7 @@ class Mix:
     pauses: float = 0.0
     removals: float = 0.0
     unreadable: float = 0.0
+    rot: float = 0.0
 
     def rates(self) -> dict[str, float]:
         """Of the faults that come at random times."""
@@ -75,6 +76,7 @@ _RATES = {
     "pauses": 0.15,
     "removals": 0.08,
     "unreadable": 0.1,
+    "rot": 0.2,
 }
 _RARE = ("index_losses", "index_rollbacks", "removals")
 
