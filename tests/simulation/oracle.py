@@ -48,11 +48,12 @@ class Oracle:
         return number
 
     def superseded(self, content: bytes, *, was_noticed: bool) -> None:
-        number = self.contents[content]
+        """What nobody wrote is told elsewhere."""
+        number = self.contents.get(content, 0)
         (self._superseded if was_noticed else self._excused).add(number)
 
     def moved(self, content: bytes) -> None:
-        self._moved.add(self.contents[content])
+        self._moved.add(self.contents.get(content, 0))
 
     def forgot(self) -> None:
         """A device lost what it knew: whatever was superseded may come back, nothing may go."""

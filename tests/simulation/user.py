@@ -31,8 +31,9 @@ class User:
         content = b"%06d" % self._written
         chance = self._source.random()
         if chance < self._large:
-            # Of some, all chunks but the first are those of another.
-            content += random.Random(self._written % 3).randbytes(_LARGE)
+            # Such contents differ in their first chunk alone, or in their last.
+            body = random.Random(_LARGE).randbytes(_LARGE)
+            content = content + body if self._written % 2 else b"large " + body + content
         elif chance > 0.8:
             content += b"." * self._source.randrange(30)
         return content
