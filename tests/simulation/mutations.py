@@ -347,7 +347,6 @@ def _crowded(mix: Mix) -> None:
 
 
 def _rotting(mix: Mix) -> None:
-    _calm(mix)
     mix.rot = 1.0
 
 
