@@ -91,8 +91,10 @@ class User:
     def restore(self, device: Device, path: str) -> None:
         """From a backup: what it was before the disk damaged it."""
         ((_, content),) = self._contents(device, path)
-        self.write(device, path, content)
+        # It may be superseded elsewhere, and stays so.
         self._oracle.moved(content)
+        device.disk.write(path, content)
+        self._did(device, "restore", path, content)
 
     def remove(self, device: Device, path: str) -> None:
         if path not in device.disk.tree():
