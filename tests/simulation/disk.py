@@ -5,6 +5,7 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from p2psync.core.entry import Fingerprint, Kind, Manifest
 from p2psync.core.relpath import RelPath
@@ -51,6 +52,10 @@ class SimulatedDisk(MemoryDisk):
     def _room(self) -> None:
         if self.is_full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def rots(self, path: RelPath, damaged: bytes) -> None:
+        """Nothing but the bytes tells."""
+        self._nodes[path] = replace(self._nodes[path], data=damaged)
 
     def power_cut(self) -> None:
         """What was not synced is as the file system happens to have it."""

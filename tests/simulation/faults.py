@@ -16,6 +16,8 @@ from tests.simulation.world import World
 
 _LONGEST_OFF_S = 15.0
 _POLL_S = 1.0
+_SHORT = 100
+"""Contents up to this size (bytes) are damaged where their number is."""
 
 
 class Faults:
@@ -29,6 +31,7 @@ class Faults:
         self._removed: dict[int, Device] = {}
         """Numbers of devices that are out of the group, and who removed them."""
         self.was_amnesic = False
+        self._rotted = 0
         self.unreadable: list[tuple[Device, str]] = []
 
     def strike(self, kind: str) -> None:
@@ -210,12 +213,12 @@ class Faults:
         if not files:
             return
         path, content = self._source.choice(files)
-        device.disk.rot(path, at=self._source.randrange(len(content)) if len(content) > 99 else 0)
-        damaged = dict(device.disk.data_at_and_below(path))[path]
-        if damaged in self._world.oracle.contents:
-            # It had been damaged before, and taken for an edit.
-            device.disk.rot(path)
-            return
+        at = self._source.randrange(len(content) - 1) if len(content) > _SHORT else 0
+        # No two damages are alike: what is known of one says nothing of another.
+        self._rotted += 1
+        mark = bytes(ord("A") + digit for digit in divmod(self._rotted, 26))
+        damaged = content[:at] + mark + content[at + len(mark) :]
+        device.disk.rots(path, damaged)
         self._trace.say(f"on {device.name} rots {path}")
         self._world.oracle.rotted(damaged, content)
 
