@@ -303,7 +303,7 @@ class Faults:
         verifiers = [device.folder.verifier for device in self._world.devices]
         for verifier in verifiers:
             verifier.start(None)
-        while any(verifier.is_running for verifier in verifiers):
+        while any(verifier.is_running for verifier in verifiers):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
 
     def beyond_mending(self) -> list[tuple[Device, RelPath]]:

@@ -226,7 +226,7 @@ def _counts_offsets_of_the_wanted(put: Put) -> None:
 
 
 def _gives_up_at_unreadable(put: Put) -> None:
-    """One file that cannot be read keeps those beside it from being recorded, and nobody is told."""
+    """One file that cannot be read keeps the others from being recorded, and nobody is told."""
     hash_files = LocalChanges._hash
 
     async def all_or_none(self: LocalChanges, paths: list[RelPath]) -> dict[RelPath, Hashed]:
@@ -258,25 +258,13 @@ def _names_copies_by_second(put: Put) -> None:
         put(module, "conflict_copy", broken)
 
 
-def _elects_in_circles(put: Put) -> None:
-    """Where neither version has seen the other the newest file wins, whatever it was made from."""
-
-    def newest_wins(one: Entry, other: Entry) -> bool:
-        one_saw = one.version.covers(other.version.dot)
-        if one_saw != other.version.covers(one.version.dot):
-            return one_saw
-        return (one.mtime_ns, one.version.dot) >= (other.mtime_ns, other.version.dot)
-
-    put(merge, "_first_wins", newest_wins)
-
-
 def _publishes_rot(put: Put) -> None:
     """Other bytes than the index says are an edit, whatever the fingerprint says."""
     judge = Integrity._record
 
     async def record(
         self: Integrity, path: RelPath, held: Held, content: bytes, mark: Fingerprint | None
-    ) -> Verdict:
+    ) -> Verdict | None:
         if mark is None or content == held.entry.content:
             return await judge(self, path, held, content, mark)
         async with self._turn:
@@ -371,6 +359,5 @@ MUTATIONS: dict[str, Mutation] = {
     "gives-up-at-unreadable": Mutation(_gives_up_at_unreadable, _calm),
     "drops-losers-about-copies": Mutation(_drops_losers_about_copies, _crowded),
     "names-copies-by-second": Mutation(_names_copies_by_second, _crowded),
-    "elects-in-circles": Mutation(_elects_in_circles, _crowded),
     "publishes-rot": Mutation(_publishes_rot, _rotting),
 }
