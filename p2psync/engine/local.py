@@ -378,9 +378,10 @@ class LocalChanges:
 
 
 def _meant(held: Held | None, read: Fingerprint, content: bytes, lost: _Lost) -> bytes | None:
-    """Where the bytes read are damaged, as the fingerprint tells or as is known of them, at this path
-    or moved to it: the content that they should be. Not so if the file has another time: a person says that it is right. Equal bytes
-    in another file may be meant so: much damage is the same, such as nothing but zeros."""
+    """Where the bytes read are damaged, as the fingerprint tells or as is known of them, at this
+    path or moved to it: the content that they should be. Not so if the file has another time: a
+    person says that it is right. Equal bytes in another file may be meant so: much damage is the
+    same, such as nothing but zeros."""
     mark = held.fingerprint if held is not None and read.kind == Kind.FILE else None
     if held is not None and mark is not None and content != held.entry.content:
         is_known = content != b"" and held.damage == content
