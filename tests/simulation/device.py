@@ -24,7 +24,7 @@ from p2psync.engine.membership import Membership, load_membership
 from p2psync.storage.device_store import FolderRecord
 from p2psync.storage.folder_index import SqliteFolderIndex
 from p2psync.storage.held import held_at
-from tests.simulation.disk import SimulatedDisk
+from tests.simulation.disk import Nodes, SimulatedDisk
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.network import Network, SimulatedLink
 from tests.simulation.oracle import Oracle
@@ -145,7 +145,7 @@ class Device:
         """The share of the watcher's events that do not come."""
         self.known: Known = {}
         """What its index holds, as far as it was committed."""
-        self._backup: tuple[Known, list[Path]] | None = None
+        self._backup: tuple[Known, list[Path], Nodes] | None = None
         self._connections: list[sqlite3.Connection] = []
         self.index: SqliteFolderIndex | None = None
         self.life: Life | None = None
@@ -310,22 +310,25 @@ class Device:
         """Of the index, while the device is off."""
         return sorted((self._home / "indexes").glob("index.db*"))
 
-    def back_up_index(self) -> None:
+    def back_up(self) -> None:
         """While it is off."""
         kept = []
         for file in self._files():
             kept.append(self._home / f"{file.name}.kept")
             shutil.copy(file, kept[-1])
-        self._backup = (dict(self.known), kept) if kept else None
+        self._backup = (dict(self.known), kept, self.disk.nodes()) if kept else None
 
-    def lose_index(self, *, restore: bool) -> bool:
-        """While it is off; whether an earlier one was restored."""
+    def lose_index(self, *, restore: bool, with_files: bool = False) -> bool:
+        """While it is off; whether an earlier one was restored. `with_files`: the device is set
+        back as a whole, if it was backed up."""
         for file in self._files():
             file.unlink()
         self.known = {}
         if not restore or self._backup is None:
             return False
-        known, kept = self._backup
+        known, kept, nodes = self._backup
+        if with_files:
+            self.disk.set_back(nodes)
         self.known = dict(known)
         for file in kept:
             shutil.copy(file, self._home / "indexes" / file.name.removesuffix(".kept"))

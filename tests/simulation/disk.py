@@ -16,6 +16,8 @@ from tests.support.memory_disk import MemoryDisk, _Node
 _NEEDS_ROOM = (Action.PLACE, Action.MAKE_DIRECTORY)
 _AHEAD_NS = 2_000_000_000
 
+Nodes = dict[RelPath, _Node]
+
 
 class SimulatedDisk(MemoryDisk):
     is_lazy = False
@@ -56,6 +58,14 @@ class SimulatedDisk(MemoryDisk):
     def rots(self, path: RelPath, damaged: bytes) -> None:
         """Nothing but the bytes tells."""
         self._nodes[path] = replace(self._nodes[path], data=damaged)
+
+    def nodes(self) -> Nodes:
+        return dict(self._nodes)
+
+    def set_back(self, nodes: Nodes) -> None:
+        """To what it was at an earlier time."""
+        self._nodes = dict(nodes)
+        self._unsynced = None
 
     def power_cut(self) -> None:
         """What was not synced is as the file system happens to have it."""

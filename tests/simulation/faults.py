@@ -30,7 +30,6 @@ class Faults:
         self._stopping: set[asyncio.Task[None]] = set()
         self._removed: dict[int, Device] = {}
         """Numbers of devices that are out of the group, and who removed them."""
-        self.was_amnesic = False
         self._rotted = 0
         self.unreadable: list[tuple[Device, str]] = []
 
@@ -151,20 +150,35 @@ class Faults:
     def _index_rollbacks(self) -> None:
         """A backup now, which comes back later."""
         device = self._device()
-        self._stop(device, device.back_up_index, 0.5)
+        self._stop(device, device.back_up, 0.5)
         self._later(1.0, 8.0, lambda: self._forget(device, restore=True))
 
-    def _forget(self, device: Device, *, restore: bool) -> None:
+    def _disk_rollbacks(self) -> None:
+        """The same, but its files are in the backup too."""
+        device = self._device()
+        self._stop(device, device.back_up, 0.5)
+        self._later(1.0, 8.0, lambda: self._forget(device, restore=True, with_files=True))
+
+    def _forget(self, device: Device, *, restore: bool, with_files: bool = False) -> None:
         def forget() -> None:
             self._world.oracle.forgot()
-            self.was_amnesic = True
-            was_restored = device.lose_index(restore=restore)
+            if with_files:
+                self._excuse_what_is_nowhere_else(device)
+            was_restored = device.lose_index(restore=restore, with_files=with_files)
             self._trace.say(f"{device.name} lost its index, restored: {was_restored}")
 
         if device.life is None:
             forget()
         else:
             self._stop(device, forget)
+
+    def _excuse_what_is_nowhere_else(self, device: Device) -> None:
+        oracle = self._world.oracle
+        others = [other for other in self._world.devices if other is not device]
+        elsewhere = {data for other in others for _, data in other.disk.data_at_and_below("")}
+        for _, data in device.disk.data_at_and_below(""):
+            if data not in elsewhere:
+                oracle.superseded(oracle.meant(data), was_noticed=False)
 
     # --- disks -------------------------------------------------------------------------------
 

@@ -318,6 +318,11 @@ def _rolled_back(mix: Mix) -> None:
     mix.operations, mix.seconds = 3.0, 15.0
 
 
+def _set_back(mix: Mix) -> None:
+    _rolled_back(mix)
+    mix.index_rollbacks, mix.disk_rollbacks = 0.0, 0.4
+
+
 def _skewed(mix: Mix) -> None:
     mix.skew_ns = 3_600_000_000_000
     mix.operations = 3.0
@@ -352,6 +357,7 @@ MUTATIONS: dict[str, Mutation] = {
     "deletes-blindly": Mutation(_deletes_blindly, _interfering),
     "trusts-racy": Mutation(_trusts_racy, _coarse),
     "reuses-counters": Mutation(_reuses_counters, _rolled_back),
+    "reuses-counters-with-files": Mutation(_reuses_counters, _set_back),
     "elects-by-mtime": Mutation(_elects_by_mtime, _skewed),
     "trusts-staging": Mutation(_trusts_staging, _large),
     "ignores-root-loss": Mutation(_ignores_root_loss, _rootless),
