@@ -44,8 +44,8 @@ class Mix:
     index_losses: float = 0.0
     index_rollbacks: float = 0.0
     disk_rollbacks: float = 0.0
-    """Not drawn: a device that is edited after it was set back and before it meets another claims to
-    have seen what it wrote in the time that it forgot."""
+    """Not drawn: a device that is edited after it was set back, and before it meets another, claims
+    to have seen what it wrote in the time that it forgot."""
     full_disks: float = 0.0
     failing_calls: float = 0.0
     database_troubles: float = 0.0

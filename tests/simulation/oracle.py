@@ -83,7 +83,9 @@ class Oracle:
             self._trace.violation(f"P6 {device} makes a version of what its disk did to {row.path}")
         content = self._rotten.pop(damaged)
         self.wrote(damaged)
-        self.superseded(content, was_noticed=False)
+        # Nothing is demanded of either.
+        for each in (damaged, content):
+            self.superseded(each, was_noticed=False)
 
     # --- at every moment ---------------------------------------------------------------------
 
