@@ -114,8 +114,17 @@ class Integrity:
     async def judge(self, path: RelPath, *, again: bool = False) -> Verdict:
         """Read the file and mark it if it is damaged; `again`: also if it was, since a disk may be
         well again. Raises P2psyncError (of the root or the index) and OSError."""
-        held = (await self._index.held([path])).get(path)
-        if held is None or held.entry.kind != Kind.FILE or not await self._is_untouched(path, held):
+        while (verdict := await self._judge(path, again=again)) is None:
+            pass
+        return verdict
+
+    async def _judge(self, path: RelPath, *, again: bool) -> Verdict | None:
+        """None where the index has something else of the path meanwhile."""
+        # Between a commit and its row the one says nothing of the other.
+        async with self._turn:
+            held = (await self._index.held([path])).get(path)
+            untouched = held is not None and await self._is_untouched(path, held)
+        if held is None or held.entry.kind != Kind.FILE or not untouched:
             self._edited([path])
             return Verdict.EDITED
         if held.damage is not None and not again:
@@ -162,14 +171,16 @@ class Integrity:
 
     async def _record(
         self, path: RelPath, held: Held, content: bytes, mark: Fingerprint | None
-    ) -> Verdict:
-        """`mark`: of the object that was read, where it could be."""
+    ) -> Verdict | None:
+        """`mark`: of the object that was read, where it could be. None as above."""
         known = held.fingerprint
         assert known is not None
         async with self._turn:
             now = (await self._index.held([path])).get(path)
+            if now != held:
+                return None
             untouched = mark is None or known.unchanged(mark)
-            if now != held or not untouched or not await self._is_untouched(path, held):
+            if not untouched or not await self._is_untouched(path, held):
                 self._edited([path])
                 return Verdict.EDITED
             if content == held.entry.content:

@@ -16,6 +16,7 @@ from p2psync.core.observe import Observation, as_given, is_new, successor
 from p2psync.core.relpath import RelPath
 from p2psync.core.settle import quiet_at
 from p2psync.core.version import Dot
+from p2psync.engine.damaged import Identity, Lost, content_meant, identity, lost_contents
 from p2psync.engine.finding import Finder
 from p2psync.engine.problems import Problems
 from p2psync.ports import (
@@ -42,7 +43,6 @@ _LONGEST_WAIT_S = 10.0
 """A file that is written to without a pause is read this often all the same."""
 _LONGEST_ARRIVAL_S = 3.0
 """How long deletions wait for new files that they may turn out to be moves to."""
-_DAMAGED_AT_A_TIME = 10_000
 _MANY_DELETIONS = 20
 """From so many on, deletions wait until no more come: the brake counts them all."""
 
@@ -52,16 +52,6 @@ class Brakes(NamedTuple):
 
     files: int
     percent: int
-
-
-_Identity = tuple[int, int, int]
-"""What a rename leaves as it is."""
-_Lost = dict[tuple[_Identity, bytes], bytes]
-"""Of damaged files, by what they are: the content that they should have."""
-
-
-def _identity(mark: Fingerprint) -> _Identity:
-    return mark.inode, mark.size, mark.mtime_ns
 
 
 class LocalChanges:
@@ -156,7 +146,7 @@ class LocalChanges:
                 self._problems.clear("read", path)
                 self._since.pop(path, None)
             gone = await self._index.held(found.missing)
-            moved = {_identity(was.fingerprint) for was in gone.values() if was.fingerprint}
+            moved = {identity(was.fingerprint) for was in gone.values() if was.fingerprint}
             arriving = await self._record_changed(found.changed, moved)
             await self._record_missing(found.missing, arriving)
         except BaseException:
@@ -169,7 +159,7 @@ class LocalChanges:
 
     # --- new and changed -------------------------------------------------------------------
 
-    async def _record_changed(self, changed: list[Seen], moved: set[_Identity]) -> float:
+    async def _record_changed(self, changed: list[Seen], moved: set[Identity]) -> float:
         """When to look again at new files that are still being written; 0 if there are none."""
         changed.sort(key=lambda item: (_is_large(item), item.path.count("/"), item.path))
         unsettled: list[RelPath] = []
@@ -177,7 +167,7 @@ class LocalChanges:
         size, most = 0, _FIRST_GROUP
         for item in changed:
             mark = item.fingerprint
-            if mark.kind == Kind.FILE and _identity(mark) not in moved and self._put_off(item):
+            if mark.kind == Kind.FILE and identity(mark) not in moved and self._put_off(item):
                 unsettled.append(item.path)
                 continue
             self._since.pop(item.path, None)
@@ -209,7 +199,7 @@ class LocalChanges:
         async with self._turn:
             seen_now = await asyncio.to_thread(self._disk.look, [item.path for item in group])
             held = await self._index.held([item.path for item in group])
-            lost = await self._lost(group)
+            lost = await lost_contents(self._index, {identity(item.fingerprint) for item in group})
             rows: list[Row] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             for item in group:
@@ -234,7 +224,7 @@ class LocalChanges:
         content: Hashed | None,
         read: Fingerprint,
         held: Held | None,
-        lost: _Lost,
+        lost: Lost,
         rows: list[Row],
         refreshed: list[tuple[RelPath, Fingerprint]],
     ) -> None:
@@ -247,7 +237,7 @@ class LocalChanges:
         entry = held.entry if held is not None else None
         seen = as_given(entry, held.fingerprint if held is not None else None, seen)
         manifest = content.manifest if content is not None else None
-        damage, meant = None, _meant(held, read, seen.content, lost)
+        damage, meant = None, content_meant(held, read, seen.content, lost)
         if meant is not None:
             damage, seen, manifest = seen.content, seen._replace(content=meant), None
         if not is_new(entry, seen):
@@ -260,20 +250,6 @@ class LocalChanges:
         dot = Dot(self._index.replica, self._index.counter + 1 + len(rows))
         new = successor(entry, seen, dot, now_ns=self._clock.now_ns(), author=self.author)
         rows.append(Row(item.path, new, read, manifest, damage))
-
-    async def _lost(self, group: Sequence[Seen]) -> _Lost:
-        """Of what may be among these."""
-        lost, after = _Lost(), ""
-        if not (await self._index.counts()).damaged:
-            return lost
-        looked_at = {_identity(item.fingerprint) for item in group}
-        while damaged := await self._index.damaged(_DAMAGED_AT_A_TIME, after=after):
-            after = damaged[-1][0]
-            for _, held in damaged:
-                mark = held.fingerprint
-                if held.damage and mark is not None and _identity(mark) in looked_at:
-                    lost[_identity(mark), held.damage] = held.entry.content
-        return lost
 
     def _look_again(self, path: RelPath) -> None:
         self._later[path] = self._clock.monotonic() + _RETRY_S
@@ -379,16 +355,6 @@ class LocalChanges:
         return [
             path for path in files if vanished.issuperset(where.get(held[path].entry.content, ()))
         ]
-
-
-def _meant(held: Held | None, read: Fingerprint, content: bytes, lost: _Lost) -> bytes | None:
-    """Where the bytes read are known to be damaged, at this path or moved to it: the content that
-    they should be. Not so if the file has another time: a person says that it is right. Equal bytes
-    in another file may be meant so: much damage is the same, such as nothing but zeros."""
-    mark = held.fingerprint if held is not None and content and held.damage == content else None
-    if held is not None and mark is not None and mark.mtime_ns == read.mtime_ns:
-        return held.entry.content
-    return lost.get((_identity(read), content))
 
 
 def _is_large(item: Seen) -> bool:

@@ -249,6 +249,15 @@ def test_every_order_elects_the_same(winner: Entry, others: list[Entry]) -> None
     assert ends.pop().version.dot == winner.version.dot
 
 
+def test_an_edit_with_an_earlier_time_closes_no_circle() -> None:
+    """By their times alone the old content wins over the other one, and that one over the edit."""
+    old = file("a1", stamp=3, mtime_ns=3)
+    edit = file("b1", saw="a1", stamp=4, mtime_ns=1)
+    other = file("c1", stamp=2, mtime_ns=2)
+    ends = {end for order in itertools.permutations([old, edit, other]) for end in _merged(order)}
+    assert {end.version.dot for end in ends} == {edit.version.dot}
+
+
 def test_a_tombstone_that_knows_of_a_later_deletion_is_not_undone_by_an_earlier_chmod() -> None:
     """Found by thought: the chmod had won over one deletion, but another had seen its edit."""
     chmod = file("b1", saw="c1", origin="a1", executable=True)

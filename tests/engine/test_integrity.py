@@ -1,5 +1,6 @@
 """Bytes that changed under an unchanged fingerprint: found, told, replaced, and never published."""
 
+import asyncio
 import errno
 import random
 
@@ -12,11 +13,11 @@ from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
-from p2psync.core.version import Dot, first_version
-from p2psync.engine import local, mend
+from p2psync.core.version import Dot, first_version, join
+from p2psync.engine import damaged, mend
 from p2psync.engine.integrity import Verdict
 from p2psync.errors import P2psyncError
-from p2psync.ports import Cursor, RootUnavailableError, Row
+from p2psync.ports import Action, Cursor, RootUnavailableError, Row, Step
 from p2psync.protocol.messages import MISSING, ChunkRequest
 from tests.support.devices import Device, Lab, conflicts, device_id
 from tests.support.memory_disk import MemoryDisk, chunked
@@ -178,6 +179,59 @@ async def test_an_edit_while_it_is_judged_is_an_edit(alone: Device) -> None:
 
     assert await verdict_on(alone) is Verdict.EDITED
     assert not await is_damaged(alone)
+
+
+async def test_a_row_that_comes_while_it_is_judged_does_not_hide_the_damage(alone: Device) -> None:
+    held = (await alone.index.held([PLAN]))[PLAN]
+    version = msgspec.structs.replace(
+        held.entry.version, vector=join(held.entry.version.vector, ((1, 1),))
+    )
+    row = Row(PLAN, msgspec.structs.replace(held.entry, version=version), held.fingerprint)
+    loop = asyncio.get_running_loop()
+
+    def record() -> None:
+        asyncio.run_coroutine_threadsafe(alone.index.record([row]), loop).result()
+
+    alone.disk.rot("plan")
+    alone.disk.before("hash_file", record)
+    assert await verdict_on(alone) is Verdict.DAMAGED
+    assert await is_damaged(alone)
+
+
+async def test_a_new_time_of_a_peer_that_is_not_recorded_yet_is_no_edit(
+    lab: Lab, alone: Device
+) -> None:
+    held = (await alone.index.held([PLAN]))[PLAN]
+    entry = msgspec.structs.replace(held.entry, mtime_ns=1)
+    alone.disk.rot("plan")
+    async with alone.turn:
+        (done,) = alone.disk.commit([Step(Action.SET_METADATA, PLAN, entry, held.fingerprint)])
+        judging = asyncio.ensure_future(verdict_on(alone))
+        await lab.settle()
+        await alone.index.record([Row(PLAN, entry, done.fingerprint)])
+    assert await judging is Verdict.DAMAGED
+    assert await is_damaged(alone)
+
+
+async def test_what_rots_between_the_look_and_the_reading_of_a_scan_is_no_version(
+    alone: Device,
+) -> None:
+    """A peer's new time is placed and recorded between the two."""
+    held = (await alone.index.held([PLAN]))[PLAN]
+    loop = asyncio.get_running_loop()
+    alone.disk.make_executable("plan")
+    entry = msgspec.structs.replace(held.entry, executable=True)
+    mark = alone.disk.look([PLAN])[PLAN]
+    assert mark is not None
+    row = Row(PLAN, entry, mark.fingerprint)
+
+    def rot() -> None:
+        asyncio.run_coroutine_threadsafe(alone.index.record([row]), loop).result()
+        alone.disk.rot("plan")
+
+    alone.disk.before("hash_file", rot)
+    await alone.scan()
+    assert await entry_of(alone) == entry
 
 
 @pytest.mark.parametrize(
@@ -635,7 +689,7 @@ async def test_moved_elsewhere_it_is_still_what_it_should_be(
 async def test_of_very_many_each_is_still_what_it_should_be_where_it_is_moved_to(
     alone: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_DAMAGED_AT_A_TIME", 1)
+    monkeypatch.setattr(damaged, "_AT_A_TIME", 1)
     for name in ("before", "plan"):
         alone.disk.write(name, f"as {name} was written")
         await alone.scan()

@@ -103,9 +103,10 @@ def judge(readings: Sequence[Reading]) -> Verdict:
     if seconds >= LEAST_SECONDS:
         slope = fit([(one.at, float(one.memory)) for one in kept])
     faults = []
-    if slope is not None and slope.per_second * seconds >= max(ALLOWED_BYTES, 2 * slope.error * seconds):
-        grown = slope.per_second * seconds / (1 << 20)
-        faults.append(f"memory grew by {grown:.1f} MiB in {seconds:.0f} s")
+    if slope is not None:
+        grown, noise = slope.per_second * seconds, 2 * slope.error * seconds
+        if grown >= max(ALLOWED_BYTES, noise):
+            faults.append(f"memory grew by {grown / (1 << 20):.1f} MiB in {seconds:.0f} s")
     ends = min(_ENDS, len(kept) // 3)
     for name in COUNTS:
         first = min(getattr(one, name) for one in kept[:ends])

@@ -23,7 +23,8 @@ from p2psync.engine.folder import Folder
 from p2psync.engine.membership import Membership, load_membership
 from p2psync.storage.device_store import FolderRecord
 from p2psync.storage.folder_index import SqliteFolderIndex
-from tests.simulation.disk import SimulatedDisk
+from p2psync.storage.held import held_at
+from tests.simulation.disk import Nodes, SimulatedDisk
 from tests.simulation.loop import Life, SimulatedLoop
 from tests.simulation.network import Network, SimulatedLink
 from tests.simulation.oracle import Oracle
@@ -144,7 +145,7 @@ class Device:
         """The share of the watcher's events that do not come."""
         self.known: Known = {}
         """What its index holds, as far as it was committed."""
-        self._backup: tuple[Known, list[Path]] | None = None
+        self._backup: tuple[Known, list[Path], Nodes] | None = None
         self._connections: list[sqlite3.Connection] = []
         self.index: SqliteFolderIndex | None = None
         self.life: Life | None = None
@@ -283,8 +284,9 @@ class Device:
         # What was committed and not recorded will be found as a file of this device's own, and so
         # wins over a deletion elsewhere.
         for path, data in self.disk.data_at_and_below(""):
-            if not self.notices(path, data):
-                self._oracle.moved(data)
+            content = self._oracle.meant(data)
+            if not self.notices(path, content):
+                self._oracle.moved(content)
 
     def _end(self, *, is_told: bool) -> None:
         if self.life is not None:
@@ -308,22 +310,25 @@ class Device:
         """Of the index, while the device is off."""
         return sorted((self._home / "indexes").glob("index.db*"))
 
-    def back_up_index(self) -> None:
+    def back_up(self) -> None:
         """While it is off."""
         kept = []
         for file in self._files():
             kept.append(self._home / f"{file.name}.kept")
             shutil.copy(file, kept[-1])
-        self._backup = (dict(self.known), kept) if kept else None
+        self._backup = (dict(self.known), kept, self.disk.nodes()) if kept else None
 
-    def lose_index(self, *, restore: bool) -> bool:
-        """While it is off; whether an earlier one was restored."""
+    def lose_index(self, *, restore: bool, with_files: bool = False) -> bool:
+        """While it is off; whether an earlier one was restored. `with_files`: the device is set
+        back as a whole, if it was backed up."""
         for file in self._files():
             file.unlink()
         self.known = {}
         if not restore or self._backup is None:
             return False
-        known, kept = self._backup
+        known, kept, nodes = self._backup
+        if with_files:
+            self.disk.set_back(nodes)
         self.known = dict(known)
         for file in kept:
             shutil.copy(file, self._home / "indexes" / file.name.removesuffix(".kept"))
@@ -334,6 +339,22 @@ class Device:
     def notices(self, path: str, data: bytes) -> bool:
         """Whether its index has what is there."""
         return self.known.get(RelPath(path)) == (Kind.FILE, self._oracle.ids.get(data))
+
+    def intact_files(self) -> list[tuple[RelPath, bytes]]:
+        """Those that are as its index says, so that another content would show in nothing else."""
+        if self.index is None or not self.is_ready:
+            return []
+        files = self.disk.data_at_and_below("")
+        held = held_at(self._connections[-1], [path for path, _ in files])
+        return [
+            (path, data)
+            for path, data in files
+            if (at := held.get(path)) is not None
+            and at.damage is None
+            and at.entry.content == self._oracle.ids.get(data)
+            and at.fingerprint is not None
+            and at.fingerprint.unchanged(self.disk.mark_at(path))
+        ]
 
     def changed_on_disk(self, paths: set[RelPath]) -> None:
         """The watcher tells of it, mostly."""

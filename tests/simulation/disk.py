@@ -5,6 +5,7 @@ import errno
 import os
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from p2psync.core.entry import Fingerprint, Kind, Manifest
 from p2psync.core.relpath import RelPath
@@ -14,6 +15,8 @@ from tests.support.memory_disk import MemoryDisk, _Node
 
 _NEEDS_ROOM = (Action.PLACE, Action.MAKE_DIRECTORY)
 _AHEAD_NS = 2_000_000_000
+
+Nodes = dict[RelPath, _Node]
 
 
 class SimulatedDisk(MemoryDisk):
@@ -51,6 +54,18 @@ class SimulatedDisk(MemoryDisk):
     def _room(self) -> None:
         if self.is_full:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def rots(self, path: RelPath, damaged: bytes) -> None:
+        """Nothing but the bytes tells."""
+        self._nodes[path] = replace(self._nodes[path], data=damaged)
+
+    def nodes(self) -> Nodes:
+        return dict(self._nodes)
+
+    def set_back(self, nodes: Nodes) -> None:
+        """To what it was at an earlier time."""
+        self._nodes = dict(nodes)
+        self._unsynced = None
 
     def power_cut(self) -> None:
         """What was not synced is as the file system happens to have it."""
@@ -167,6 +182,9 @@ class SimulatedDisk(MemoryDisk):
             for each in (self._at_and_below(RelPath(path)) if path else self._nodes)
             if self._nodes[each].kind == Kind.FILE
         ]
+
+    def mark_at(self, path: RelPath) -> Fingerprint:
+        return self._mark(self._nodes[path])
 
     def replace_file(self, path: str, data: bytes) -> None:
         """As an editor saves: a new file takes the name."""

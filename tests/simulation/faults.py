@@ -6,6 +6,7 @@ import errno
 import random
 from collections.abc import Awaitable, Callable
 
+from p2psync.core.relpath import RelPath
 from p2psync.errors import P2psyncError
 from p2psync.storage.database import StorageError
 from tests.simulation.device import Device
@@ -14,6 +15,9 @@ from tests.simulation.mix import Mix
 from tests.simulation.world import World
 
 _LONGEST_OFF_S = 15.0
+_POLL_S = 1.0
+_SHORT = 100
+"""Contents up to this size (bytes) are damaged where their number is."""
 
 
 class Faults:
@@ -26,7 +30,7 @@ class Faults:
         self._stopping: set[asyncio.Task[None]] = set()
         self._removed: dict[int, Device] = {}
         """Numbers of devices that are out of the group, and who removed them."""
-        self.was_amnesic = False
+        self._rotted = 0
         self.unreadable: list[tuple[Device, str]] = []
 
     def strike(self, kind: str) -> None:
@@ -146,20 +150,35 @@ class Faults:
     def _index_rollbacks(self) -> None:
         """A backup now, which comes back later."""
         device = self._device()
-        self._stop(device, device.back_up_index, 0.5)
+        self._stop(device, device.back_up, 0.5)
         self._later(1.0, 8.0, lambda: self._forget(device, restore=True))
 
-    def _forget(self, device: Device, *, restore: bool) -> None:
+    def _disk_rollbacks(self) -> None:
+        """The same, but its files are in the backup too."""
+        device = self._device()
+        self._stop(device, device.back_up, 0.5)
+        self._later(1.0, 8.0, lambda: self._forget(device, restore=True, with_files=True))
+
+    def _forget(self, device: Device, *, restore: bool, with_files: bool = False) -> None:
         def forget() -> None:
             self._world.oracle.forgot()
-            self.was_amnesic = True
-            was_restored = device.lose_index(restore=restore)
+            if with_files:
+                self._excuse_what_is_nowhere_else(device)
+            was_restored = device.lose_index(restore=restore, with_files=with_files)
             self._trace.say(f"{device.name} lost its index, restored: {was_restored}")
 
         if device.life is None:
             forget()
         else:
             self._stop(device, forget)
+
+    def _excuse_what_is_nowhere_else(self, device: Device) -> None:
+        oracle = self._world.oracle
+        others = [other for other in self._world.devices if other is not device]
+        elsewhere = {data for other in others for _, data in other.disk.data_at_and_below("")}
+        for _, data in device.disk.data_at_and_below(""):
+            if data not in elsewhere:
+                oracle.superseded(oracle.meant(data), was_noticed=False)
 
     # --- disks -------------------------------------------------------------------------------
 
@@ -200,6 +219,22 @@ class Faults:
             for method in ("hash_file", "read"):
                 device.disk.fail(method, path, errno.EACCES)
             self._later(1.0, 9.0, device.disk.mend)
+
+    def _rot(self) -> None:
+        """The disk changes a file by itself, and nothing that a stat tells."""
+        device = self._device()
+        files = device.intact_files()
+        if not files:
+            return
+        path, content = self._source.choice(files)
+        at = self._source.randrange(len(content) - 1) if len(content) > _SHORT else 0
+        # No two damages are alike: what is known of one says nothing of another.
+        self._rotted += 1
+        mark = bytes(ord("A") + digit for digit in divmod(self._rotted, 26))
+        damaged = content[:at] + mark + content[at + len(mark) :]
+        device.disk.rots(path, damaged)
+        self._trace.say(f"on {device.name} rots {path}")
+        self._world.oracle.rotted(damaged, content)
 
     def _steps(self) -> None:
         ahead = self._source.choice((-3600, -10, -1, 1, 10, 3600))
@@ -274,6 +309,27 @@ class Faults:
             self._admit(out)
         if self._mix.removals:
             await self._pair_again()
+        if self._mix.rot:
+            await self._verify()
+
+    async def _verify(self) -> None:
+        """Everything is read, as it is every few weeks, or when a person says so."""
+        verifiers = [device.folder.verifier for device in self._world.devices]
+        for verifier in verifiers:
+            verifier.start(None)
+        while any(verifier.is_running for verifier in verifiers):  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_S)
+
+    def beyond_mending(self) -> list[tuple[Device, RelPath]]:
+        """Damaged files whose right bytes no device has."""
+        oracle = self._world.oracle
+        there = [
+            (device, path, data)
+            for device in self._world.devices
+            for path, data in device.disk.data_at_and_below("")
+        ]
+        shown = {data for _, _, data in there}
+        return [(device, path) for device, path, data in there if oracle.meant(data) not in shown]
 
 
 async def _tolerant(work: Awaitable[None]) -> None:

@@ -43,6 +43,9 @@ class Mix:
     absences: float = 0.0
     index_losses: float = 0.0
     index_rollbacks: float = 0.0
+    disk_rollbacks: float = 0.0
+    """Not drawn: a device that is edited after it was set back, and before it meets another, claims
+    to have seen what it wrote in the time that it forgot."""
     full_disks: float = 0.0
     failing_calls: float = 0.0
     database_troubles: float = 0.0
@@ -50,6 +53,7 @@ class Mix:
     pauses: float = 0.0
     removals: float = 0.0
     unreadable: float = 0.0
+    rot: float = 0.0
 
     def rates(self) -> dict[str, float]:
         """Of the faults that come at random times."""
@@ -75,6 +79,7 @@ _RATES = {
     "pauses": 0.15,
     "removals": 0.08,
     "unreadable": 0.1,
+    "rot": 0.2,
 }
 _RARE = ("index_losses", "index_rollbacks", "removals")
 

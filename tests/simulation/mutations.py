@@ -1,23 +1,32 @@
 """Engines that are broken on purpose, to see that the simulation notices."""
 
 import contextlib
+import inspect
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from p2psync.core import merge
-from p2psync.core.entry import Entry, Fingerprint, Manifest
+from p2psync.core import decide, merge
+from p2psync.core.decide import Copy
+from p2psync.core.entry import Entry, Fingerprint, Kind, Manifest
+from p2psync.core.observe import Observation, successor
 from p2psync.core.relpath import RelPath
-from p2psync.engine import commit, local
+from p2psync.core.version import Dot
+from p2psync.engine import commit, local, plan
 from p2psync.engine import exchange as exchange_module
+from p2psync.engine.content import Contents
 from p2psync.engine.exchange import Exchange
 from p2psync.engine.housekeeping import Housekeeping
+from p2psync.engine.integrity import Integrity, Verdict
+from p2psync.engine.local import LocalChanges
 from p2psync.engine.plan import Planner
-from p2psync.ports import Action
+from p2psync.ports import Action, Hashed, Held, Row
 from p2psync.protocol.messages import IndexBatch
 from p2psync.storage import folder_index, offers
 from p2psync.storage.folder_index import SqliteFolderIndex
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.mix import Mix
+from tests.simulation.oracle import is_copy
 from tests.support import memory_disk
 
 Put = Callable[[Any, str, object], None]
@@ -44,6 +53,15 @@ def mutated(name: str | None) -> Iterator[Change | None]:
 
         MUTATIONS[name].breaks(put)
         yield MUTATIONS[name].suits
+
+
+def rewritten(function: Any, old: str, new: str) -> Any:
+    """The function with a part of its source replaced; that part has to be there, once."""
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(old) == 1, f"{old!r} is not in {function.__qualname__} once"
+    made: dict[str, Any] = {}
+    exec(source.replace(old, new), function.__globals__, made)
+    return made[function.__name__]
 
 
 # --- what is broken ------------------------------------------------------------------------------
@@ -201,6 +219,65 @@ def _ignores_root_loss(put: Put) -> None:
     put(SimulatedDisk, "_find", find)
 
 
+def _counts_offsets_of_the_wanted(put: Put) -> None:
+    """The offset of a chunk is counted after the chunks that are here were left out."""
+    broken = rewritten(Contents.stage_large, "at += chunk.size", "at += 0 if have else chunk.size")
+    put(Contents, "stage_large", broken)
+
+
+def _gives_up_at_unreadable(put: Put) -> None:
+    """One file that cannot be read keeps the others from being recorded, and nobody is told."""
+    hash_files = LocalChanges._hash
+
+    async def all_or_none(self: LocalChanges, paths: list[RelPath]) -> dict[RelPath, Hashed]:
+        hashed = await hash_files(self, paths)
+        if len(hashed) == len(paths):
+            return hashed
+        for path in paths:
+            self._problems.clear("read", path)
+        return {}
+
+    put(LocalChanges, "_hash", all_or_none)
+
+
+def _drops_losers_about_copies(put: Put) -> None:
+    """In a conflict about a conflict copy the loser is overwritten."""
+    missing = Planner._missing
+
+    async def of_originals(self: Planner, copies: Sequence[Copy]) -> list[Any]:
+        return await missing(self, [copy for copy in copies if not is_copy(copy.entry.copy_of)])
+
+    put(Planner, "_missing", of_originals)
+
+
+def _names_copies_by_second(put: Put) -> None:
+    """Two losers of one path and second have one name."""
+    named = "{author} {moment:%Y-%m-%d} {mark}"
+    broken = rewritten(merge.conflict_copy, named, "{moment:%Y-%m-%d %H%M%S}")
+    for module in (merge, decide, plan):
+        put(module, "conflict_copy", broken)
+
+
+def _publishes_rot(put: Put) -> None:
+    """Other bytes than the index says are an edit, whatever the fingerprint says."""
+    judge = Integrity._record
+
+    async def record(
+        self: Integrity, path: RelPath, held: Held, content: bytes, mark: Fingerprint | None
+    ) -> Verdict | None:
+        if mark is None or content == held.entry.content:
+            return await judge(self, path, held, content, mark)
+        async with self._turn:
+            seen = Observation(Kind.FILE, content, mark.size, mark.mtime_ns, mark.executable)
+            dot = Dot(self._index.replica, self._index.counter + 1)
+            new = successor(held.entry, seen, dot, now_ns=self._clock.now_ns(), author="")
+            await self._index.record([Row(path, new, mark)])
+        self._recorded()
+        return Verdict.EDITED
+
+    put(Integrity, "_record", record)
+
+
 # --- where it shows ------------------------------------------------------------------------------
 
 
@@ -241,6 +318,11 @@ def _rolled_back(mix: Mix) -> None:
     mix.operations, mix.seconds = 3.0, 15.0
 
 
+def _set_back(mix: Mix) -> None:
+    _rolled_back(mix)
+    mix.index_rollbacks, mix.disk_rollbacks = 0.0, 0.4
+
+
 def _skewed(mix: Mix) -> None:
     mix.skew_ns = 3_600_000_000_000
     mix.operations = 3.0
@@ -249,6 +331,16 @@ def _skewed(mix: Mix) -> None:
 def _large(mix: Mix) -> None:
     _crashing(mix)
     mix.large, mix.latency_s, mix.seconds = 0.7, 0.03, 15.0
+
+
+def _crowded(mix: Mix) -> None:
+    _calm(mix)
+    mix.devices, mix.topology = 4, "mesh"
+    mix.operations, mix.partitions = 6.0, 0.5
+
+
+def _rotting(mix: Mix) -> None:
+    mix.rot = 1.0
 
 
 def _rootless(mix: Mix) -> None:
@@ -265,7 +357,13 @@ MUTATIONS: dict[str, Mutation] = {
     "deletes-blindly": Mutation(_deletes_blindly, _interfering),
     "trusts-racy": Mutation(_trusts_racy, _coarse),
     "reuses-counters": Mutation(_reuses_counters, _rolled_back),
+    "reuses-counters-with-files": Mutation(_reuses_counters, _set_back),
     "elects-by-mtime": Mutation(_elects_by_mtime, _skewed),
     "trusts-staging": Mutation(_trusts_staging, _large),
     "ignores-root-loss": Mutation(_ignores_root_loss, _rootless),
+    "counts-offsets-of-the-wanted": Mutation(_counts_offsets_of_the_wanted, _large),
+    "gives-up-at-unreadable": Mutation(_gives_up_at_unreadable, _calm),
+    "drops-losers-about-copies": Mutation(_drops_losers_about_copies, _crowded),
+    "names-copies-by-second": Mutation(_names_copies_by_second, _crowded),
+    "publishes-rot": Mutation(_publishes_rot, _rotting),
 }

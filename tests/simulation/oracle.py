@@ -13,6 +13,7 @@ from p2psync.core.entry import SINGLE_CHUNK_MAX, Entry, Kind
 from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot
+from p2psync.ports import Held, Row
 from tests.simulation.trace import Trace
 from tests.support.memory_disk import chunked
 
@@ -31,6 +32,9 @@ class Oracle:
         """Moved or touched: that wins over a deletion elsewhere."""
         self._excused: set[int] = set()
         """Superseded before the device had noticed them, or in a life that it forgot."""
+        self._rotten: dict[bytes, bytes] = {}
+        """Damaged bytes, and what they were."""
+        self._rotten_ids: dict[bytes, bytes] = {}
         self._dots: dict[Dot, tuple[RelPath, Kind, bytes]] = {}
         self.new_dots = 0
 
@@ -44,15 +48,44 @@ class Oracle:
         return number
 
     def superseded(self, content: bytes, *, was_noticed: bool) -> None:
-        number = self.contents[content]
+        """What nobody wrote is told elsewhere."""
+        number = self.contents.get(content, 0)
         (self._superseded if was_noticed else self._excused).add(number)
 
     def moved(self, content: bytes) -> None:
-        self._moved.add(self.contents[content])
+        self._moved.add(self.contents.get(content, 0))
 
     def forgot(self) -> None:
         """A device lost what it knew: whatever was superseded may come back, nothing may go."""
         self._moved.update(self.contents.values())
+
+    # --- what disks do -----------------------------------------------------------------------
+
+    def rotted(self, damaged: bytes, content: bytes) -> None:
+        self._rotten[damaged] = content
+        self._rotten_ids[_content_id(damaged)] = damaged
+
+    def meant(self, data: bytes) -> bytes:
+        """What it was before the disk damaged it."""
+        return self._rotten.get(data, data)
+
+    @property
+    def knows_of_rot(self) -> bool:
+        return bool(self._rotten)
+
+    def published(self, device: str, row: Row, held: Held | None) -> None:
+        """The device is about to record a version of its own where it holds `held`. Damaged bytes
+        are none, unless something other than the bytes tells of an edit."""
+        damaged = self._rotten_ids.get(row.entry.content)
+        if damaged is None or damaged not in self._rotten:
+            return
+        if not _is_explained(held, row):
+            self._trace.violation(f"P6 {device} makes a version of what its disk did to {row.path}")
+        content = self._rotten.pop(damaged)
+        self.wrote(damaged)
+        # Nothing is demanded of either.
+        for each in (damaged, content):
+            self.superseded(each, was_noticed=False)
 
     # --- at every moment ---------------------------------------------------------------------
 
@@ -101,6 +134,15 @@ class Oracle:
                 number = self.contents.get(content, 0)
                 if number in forbidden:
                     self._trace.violation(f"P2 {device} shows write {number} again, at {path}")
+
+
+def _is_explained(held: Held | None, row: Row) -> bool:
+    if held is None or held.fingerprint is None or row.fingerprint is None:
+        return True
+    if held.damage == row.entry.content:
+        # Known to be damaged: a person says with another time that it is right.
+        return held.fingerprint.mtime_ns != row.fingerprint.mtime_ns
+    return not held.fingerprint.unchanged(row.fingerprint)
 
 
 def _content_id(content: bytes) -> bytes:

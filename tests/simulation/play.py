@@ -30,6 +30,8 @@ NAMES_OF_DEVICES = ("ada", "bob", "cyd", "dan", "eve", "fay", "gil", "hal")
 _LONGEST_S = 900.0
 """From when all is put right until everything must be at rest."""
 _POLL_S = 0.7
+_PATIENCE_S = 100.0
+"""Then people put back from a backup what no device has any more."""
 
 
 @dataclass
@@ -222,6 +224,9 @@ class _Schedule:
             told = await self._unrest()
             if not told:
                 break
+            if self._mix.rot and self._loop.time() - began > _PATIENCE_S:
+                for device, path in self._faults.beyond_mending():
+                    self._user.restore(device, path)
         else:
             self._trace.violation(f"P11 no rest {_LONGEST_S:.0f} s after all was put right: {told}")
         self.converged_s = max(self.converged_s, self._loop.time() - began)

@@ -16,7 +16,7 @@ from tests.simulation.play import Outcome, play
 
 _TAIL = 40
 _PROGRESS_S = 10.0
-_OPERATIONS = frozenset("write remove mkdir link rename renamed chmod touch".split())  # noqa: SIM905
+_OPERATIONS = frozenset("write remove mkdir link rename renamed chmod touch restore".split())  # noqa: SIM905
 
 
 class _Task(NamedTuple):

@@ -10,6 +10,8 @@ from tests.simulation.trace import Trace
 
 NAMES = ["a", "b.txt", "c", "d/a", "d/b", "d/e/a", "d/e/b", "e/a", "d", "e", "d/e"]
 _LARGE = 600_000
+_COPIES = 0.15
+"""The share of what is done to conflict copies, where there are any."""
 
 
 class User:
@@ -29,7 +31,9 @@ class User:
         content = b"%06d" % self._written
         chance = self._source.random()
         if chance < self._large:
-            content += random.Random(self._written).randbytes(_LARGE)
+            # Such contents differ in their first chunk alone, or in their last.
+            body = random.Random(_LARGE).randbytes(_LARGE)
+            content = content + body if self._written % 2 else b"large " + body + content
         elif chance > 0.8:
             content += b"." * self._source.randrange(30)
         return content
@@ -37,7 +41,7 @@ class User:
     # --- what they do ------------------------------------------------------------------------
 
     def act(self, device: Device, path: str | None = None) -> None:
-        path = path if path is not None else self._source.choice(NAMES)
+        path = path if path is not None else self._any_path(device)
         if not self._is_possible(device, path):
             return
         tree = device.disk.tree()
@@ -60,6 +64,12 @@ class User:
             case 11 if is_file:
                 self.touch(device, path)
 
+    def _any_path(self, device: Device) -> str:
+        copies = sorted(path for path in device.disk.tree() if is_copy(path))
+        if copies and self._source.random() < _COPIES:
+            return self._source.choice(copies)
+        return self._source.choice(NAMES)
+
     def interfere(self, device: Device, step: Step) -> None:
         """Between the system calls of a commit, where it is about to change something."""
         if not is_copy(step.path):
@@ -77,6 +87,14 @@ class User:
         else:
             device.disk.replace_file(path, content)
         self._did(device, "write", path, content)
+
+    def restore(self, device: Device, path: str) -> None:
+        """From a backup: what it was before the disk damaged it."""
+        ((_, content),) = self._contents(device, path)
+        # It may be superseded elsewhere, and stays so.
+        self._oracle.moved(content)
+        device.disk.write(path, content)
+        self._did(device, "restore", path, content)
 
     def remove(self, device: Device, path: str) -> None:
         if path not in device.disk.tree():
@@ -124,17 +142,22 @@ class User:
     # --- what becomes of what was there ------------------------------------------------------
 
     def _supersede(self, device: Device, path: str) -> None:
-        shown = [data for _, data in device.disk.data_at_and_below("")]
-        for each, data in device.disk.data_at_and_below(path):
-            is_noticed = device.notices(each, data)
+        shown = [content for _, content in self._contents(device, "")]
+        for each, content in self._contents(device, path):
+            is_noticed = device.notices(each, content)
             # A copy that goes says nothing of the content's place at the original's path, where
             # another device may just have elected it.
-            is_all = shown.count(data) < 2 and not is_copy(each)
-            self._oracle.superseded(data, was_noticed=is_noticed and is_all)
+            is_all = shown.count(content) < 2 and not is_copy(each)
+            self._oracle.superseded(content, was_noticed=is_noticed and is_all)
 
     def _move(self, device: Device, path: str) -> None:
-        for _, data in device.disk.data_at_and_below(path):
-            self._oracle.moved(data)
+        for _, content in self._contents(device, path):
+            self._oracle.moved(content)
+
+    def _contents(self, device: Device, path: str) -> list[tuple[RelPath, bytes]]:
+        """As they were written, whatever the disk made of them."""
+        found = device.disk.data_at_and_below(path)
+        return [(each, self._oracle.meant(data)) for each, data in found]
 
     def _did(self, device: Device, what: str, path: str, content: bytes = b"") -> None:
         device.disk.edits += 1

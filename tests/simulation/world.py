@@ -99,9 +99,14 @@ def _install(world: World, stack: contextlib.ExitStack) -> None:
     store = held_module.store_rows
 
     def store_rows(connection: sqlite3.Connection, rows: Sequence[Row], *, start: int) -> None:
-        store(connection, rows, start=start)
         device = next(each for each in world.devices if each.owns(connection))
         replica = device.index.replica if device.index is not None else 0
+        if world.oracle.knows_of_rot:
+            held = held_module.held_at(connection, [row.path for row in rows])
+            for row in rows:
+                if row.entry.version.dot.replica == replica:
+                    world.oracle.published(device.name, row, held.get(row.path))
+        store(connection, rows, start=start)
         for row in rows:
             device.known[row.path] = (row.entry.kind, row.entry.content)
             world.oracle.recorded(device.name, replica, row.path, row.entry)
