@@ -324,8 +324,9 @@ def _set_back(mix: Mix) -> None:
 
 
 def _skewed(mix: Mix) -> None:
+    _calm(mix)
     mix.skew_ns = 3_600_000_000_000
-    mix.operations = 3.0
+    mix.operations, mix.seconds = 3.0, 3.0
 
 
 def _large(mix: Mix) -> None:
@@ -337,6 +338,11 @@ def _crowded(mix: Mix) -> None:
     _calm(mix)
     mix.devices, mix.topology = 4, "mesh"
     mix.operations, mix.partitions = 6.0, 0.5
+
+
+def _at_once(mix: Mix) -> None:
+    _crowded(mix)
+    mix.seconds = 4.0
 
 
 def _rotting(mix: Mix) -> None:
@@ -364,6 +370,6 @@ MUTATIONS: dict[str, Mutation] = {
     "counts-offsets-of-the-wanted": Mutation(_counts_offsets_of_the_wanted, _large),
     "gives-up-at-unreadable": Mutation(_gives_up_at_unreadable, _calm),
     "drops-losers-about-copies": Mutation(_drops_losers_about_copies, _crowded),
-    "names-copies-by-second": Mutation(_names_copies_by_second, _crowded),
+    "names-copies-by-second": Mutation(_names_copies_by_second, _at_once),
     "publishes-rot": Mutation(_publishes_rot, _rotting),
 }
