@@ -10,7 +10,7 @@ from pathlib import Path
 
 from p2psync import failpoints
 from p2psync.config import Config
-from p2psync.core.ids import DeviceID
+from p2psync.core.ids import DeviceID, short_device_id
 from p2psync.core.names import name_fault
 from p2psync.core.relpath import INTERNAL, RelPath
 from p2psync.engine.cluster import Cluster
@@ -122,6 +122,10 @@ class Folders:
             randomness=self._randomness,
             now_ns=self._clock.now_ns(),
         )
+        for device in await index.participants():
+            if device not in self._membership.members:
+                # The power may have failed between its removal and this.
+                await index.forget_peer(device)
         disk = LocalDisk(
             record.path,
             token=record.token,
@@ -297,14 +301,26 @@ class Folders:
                 await self._start(each)
 
     async def forget_device(self, device: DeviceID) -> None:
-        """It was removed from the group: nothing is shared with it by name any more."""
-        async with self._changing:
-            for each in self._open.values():
-                await each.index.forget_peer(device)
-                if each.record.shared_with is not None:
-                    rest = tuple(one for one in each.record.shared_with if one != device)
-                    each.record = replace(each.record, shared_with=rest)
-                    each.folder.spec = each.folder.spec._replace(shared_with=frozenset(rest))
+        """It was removed from the group: nothing is shared with it by name any more, and what it
+        offered counts no more. Tried again until it is stored, or the device is back."""
+        while device not in self._membership.members:
+            try:
+                async with self._changing:
+                    await self._forget(device)
+                return
+            except P2psyncError as error:
+                named = short_device_id(device)
+                _log.warning("removed device not forgotten yet device=%s reason=%s", named, error)
+            await asyncio.sleep(_RESTART_S)
+
+    async def _forget(self, device: DeviceID) -> None:
+        await self._store.forget_device(device)
+        for each in self._open.values():
+            await each.index.forget_peer(device)
+            if each.record.shared_with is not None:
+                rest = tuple(one for one in each.record.shared_with if one != device)
+                each.record = replace(each.record, shared_with=rest)
+                each.folder.spec = each.folder.spec._replace(shared_with=frozenset(rest))
 
 
 def _resolved(path: Path) -> Path:

@@ -172,16 +172,12 @@ class _Daemon:
         def act(before: View) -> None:
             endpoint.set_peers(certificates())
             for device in before.members.keys() - membership.members.keys():
-                task = asyncio.ensure_future(self._forget(device, folders))
+                task = asyncio.ensure_future(folders.forget_device(device))
                 forgetting.add(task)
                 task.add_done_callback(forgetting.discard)
 
         endpoint.set_peers(certificates())
         self._cluster.on_members = act
-
-    async def _forget(self, device: DeviceID, folders: Folders) -> None:
-        await self._store.forget_device(device)
-        await folders.forget_device(device)
 
     def _discovery(self) -> Discovery:
         config = self._config

@@ -41,6 +41,7 @@ from p2psync.ports import (
 from p2psync.protocol.messages import IndexBatch
 from p2psync.protocol.wire import RemoteProtocolError
 
+_ANEW = "The index of a folder is exchanged anew."
 _SCANNING, _PULLING, _LISTENING = "scanning", "pulling", "listening"
 """Sources of trouble with the disk that holds the folder, or the index."""
 
@@ -293,9 +294,11 @@ class Folder:
         """A peer knows more of our index than we do: it is from an earlier time."""
         _log.warning("the index of folder=%s was from an earlier time; it begins anew", self.name)
         # In sessions of its own, because in these there are batches under way.
-        self._exchanges.drop_sessions("The index of a folder is exchanged anew.")
+        self._exchanges.drop_sessions(_ANEW)
         async with self.turn:
             await self.index.renew_replica()
+        # Those that began meanwhile have offered the old epoch.
+        self._exchanges.drop_sessions(_ANEW)
         self.local.mark(None)
 
     # --- how it stands -----------------------------------------------------------------------

@@ -118,7 +118,9 @@ class FolderIndex(Protocol):
     """The index of one folder. Each method that writes is one durable transaction."""
 
     @property
-    def replica(self) -> int: ...
+    def replica(self) -> int:
+        """Another one each time that the index is opened, or renewed."""
+
     @property
     def epoch(self) -> int: ...
     @property

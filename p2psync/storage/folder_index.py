@@ -281,10 +281,10 @@ async def open_folder_index(
 ) -> SqliteFolderIndex:
     """Open or create the index in the file `path`.
 
-    Sequences and counters go on from at least `now_ns` in microseconds. A file that was put back
-    from a backup knows nothing of the numbers given out since, and its peers do: to use one again
-    would hide from them whatever it now stands for.
-    A damaged file is renamed aside and a new index, with a new replica, begun; `recovered` then
+    Its replica is a new one. Sequences and counters go on from at least `now_ns` in microseconds. A
+    file that was put back from a backup knows nothing of the numbers given out since, and its peers
+    do: to use one again would hide from them whatever it now stands for.
+    A damaged file is renamed aside and a new index begun; `recovered` then
     says so. Raises ConfigError when a newer p2psync wrote the file, StorageError.
     """
     recovered = None
@@ -307,12 +307,8 @@ async def _open(
         with transaction(connection):
             meta = dict(connection.execute("SELECT name, value FROM meta"))
             if not meta:
-                meta = {
-                    "replica": _draw(randomness),
-                    "epoch": _draw(randomness),
-                    "sequence": 0,
-                    "counter": 0,
-                }
+                meta = {"epoch": _draw(randomness), "sequence": 0, "counter": 0}
+            meta = _in_new_life(meta, randomness)
             least = now_ns // 1000
             if least > meta["sequence"]:
                 connection.execute("INSERT INTO gaps VALUES (?, ?)", (meta["sequence"], least))
@@ -331,6 +327,12 @@ async def _open(
     except BaseException:
         await database.close()
         raise
+
+
+def _in_new_life(meta: dict[str, int], randomness: Callable[[int], bytes]) -> dict[str, int]:
+    """With another replica. The file, and the folder with it, may be from an earlier time: then
+    what is written from now on has not seen what was written since under the old one."""
+    return {**meta, "replica": _draw(randomness)}
 
 
 def _draw(randomness: Callable[[int], bytes]) -> int:

@@ -127,6 +127,31 @@ async def test_or_until_it_takes_what_was_found_here(
     assert _reasons(folder) == []
 
 
+async def test_a_session_that_begins_while_the_index_begins_anew_offers_the_old_one_and_ends(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Beginning:
+        dropped = False
+
+        def drop(self, reason: str) -> None:
+            self.dropped = "anew" in reason
+
+    before, meanwhile = Beginning(), Beginning()
+    sessions: dict[Any, Any] = folder._exchanges._exchanges
+    sessions[before] = None
+    renew = folder.index.renew_replica
+
+    async def slow_renew() -> None:
+        assert before.dropped
+        sessions[meanwhile] = None
+        await renew()
+        assert not meanwhile.dropped
+
+    monkeypatch.setattr(folder.index, "renew_replica", slow_renew)
+    await folder.rolled_back()
+    assert meanwhile.dropped
+
+
 @pytest.mark.parametrize(
     "error", [RemoteProtocolError("The peer sent nonsense."), SessionClosedError("It ended.")]
 )

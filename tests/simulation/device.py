@@ -238,11 +238,7 @@ class Device:
 
     def _members_changed(self, before: View) -> None:
         for device in before.members.keys() - self.membership.members.keys():
-            self._forgetting = asyncio.ensure_future(self._forget(device))
-
-    async def _forget(self, device: DeviceID) -> None:
-        await self.store.forget_device(device)
-        await self.folders.forget_device(device)
+            self._forgetting = asyncio.ensure_future(self.folders.forget_device(device))
 
     async def stop(self) -> None:
         """As the daemon does when it is told to; not while it is starting or stopping."""

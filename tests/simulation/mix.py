@@ -44,8 +44,6 @@ class Mix:
     index_losses: float = 0.0
     index_rollbacks: float = 0.0
     disk_rollbacks: float = 0.0
-    """Not drawn: a device that is edited after it was set back, and before it meets another, claims
-    to have seen what it wrote in the time that it forgot."""
     full_disks: float = 0.0
     failing_calls: float = 0.0
     database_troubles: float = 0.0
@@ -72,6 +70,7 @@ _RATES = {
     "stops": 0.1,
     "index_losses": 0.06,
     "index_rollbacks": 0.08,
+    "disk_rollbacks": 0.08,
     "full_disks": 0.1,
     "failing_calls": 0.4,
     "database_troubles": 0.1,
@@ -81,7 +80,7 @@ _RATES = {
     "unreadable": 0.1,
     "rot": 0.2,
 }
-_RARE = ("index_losses", "index_rollbacks", "removals")
+_RARE = ("index_losses", "index_rollbacks", "disk_rollbacks", "removals")
 
 
 def draw_mix(source: random.Random, *, devices: int | None) -> Mix:
@@ -118,8 +117,12 @@ def draw_mix(source: random.Random, *, devices: int | None) -> Mix:
         for name in mix.rates().keys() - {"absences", "cuts", "stops"}:
             setattr(mix, name, 0.0)
     # A second that comes twice may have two contents of one size in it, which nothing could tell
-    # apart; and a counter that is handed out by the clock is handed out again.
-    if source.random() < 0.15 and mix.granularity_ns == 1 and not mix.index_rollbacks:
+    # apart; and a sequence that is handed out by the clock is handed out again.
+    if (
+        source.random() < 0.15
+        and mix.granularity_ns == 1
+        and not (mix.index_rollbacks or mix.disk_rollbacks)
+    ):
         mix.steps = 0.2
     return mix
 

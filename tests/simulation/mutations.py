@@ -174,7 +174,12 @@ def _reuses_counters(put: Put) -> None:
     async def open_as_it_was(path: Any, randomness: Any, _now_ns: int) -> Any:
         return await opened(path, randomness, 0)
 
+    def same_life(meta: dict[str, int], randomness: Any) -> dict[str, int]:
+        return meta if "replica" in meta else begin(meta, randomness)
+
+    begin = folder_index._in_new_life
     put(folder_index, "_open", open_as_it_was)
+    put(folder_index, "_in_new_life", same_life)
     put(SqliteFolderIndex, "has_reached", lambda _self, _sequence: True)
     put(Exchange, "_knows_more_of_us", lambda _self, _entries: False)
 
