@@ -100,6 +100,8 @@ class Folder:
         again."""
         self._scanned = False
         """Whether everything was looked at since `run` began: nothing is pulled before."""
+        self._failed_at: type[FolderMessage] = IndexBatch
+        """What a peer had said when the index could not be used last."""
         self._pull_wake = asyncio.Event()
         self.changed = asyncio.Event()
         """Set whenever anything that `state` or `waiting_for` tell may have changed."""
@@ -277,8 +279,10 @@ class Folder:
         except (P2psyncError, OSError) as error:
             # It ends the session, and is no fault of the network, as it would seem.
             self._guard.tell(error, _LISTENING)
+            self._failed_at = type(message)
             raise
-        if isinstance(message, IndexBatch):
+        if isinstance(message, self._failed_at):
+            # What failed works again, and not just something that writes nothing.
             self.problems.clear(_LISTENING, "")
         self.changed.set()
 

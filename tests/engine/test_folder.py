@@ -11,7 +11,7 @@ from p2psync.engine import guard as module
 from p2psync.engine.folder import Folder, FolderSpec, State
 from p2psync.engine.session import SessionClosedError
 from p2psync.errors import P2psyncError
-from p2psync.protocol.messages import IndexBatch
+from p2psync.protocol.messages import IndexAck, IndexBatch
 from p2psync.protocol.wire import RemoteProtocolError
 from p2psync.storage.folder_index import SqliteFolderIndex, open_folder_index
 from tests.support.devices import NO_BRAKES, device_id
@@ -113,6 +113,20 @@ async def test_an_index_that_takes_no_offers_is_told_until_it_takes_some(
 
     monkeypatch.undo()
     await folder.handle(SESSION, BATCH, b"")
+    assert _reasons(folder) == []
+
+
+async def test_or_until_it_takes_what_it_did_not_take(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acknowledged: Any = IndexAck("shared", 1, 2, 2)
+    monkeypatch.setattr(folder._exchanges, "handle", _fail_with(P2psyncError(FULL)))
+    with pytest.raises(P2psyncError, match="full"):
+        await folder.handle(SESSION, acknowledged, b"")
+    monkeypatch.undo()
+    await folder.handle(SESSION, BATCH, b"")
+    assert _reasons(folder) == [FULL]
+    await folder.handle(SESSION, acknowledged, b"")
     assert _reasons(folder) == []
 
 
