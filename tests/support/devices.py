@@ -325,6 +325,10 @@ def _brief(shown: Iterable[tuple[str, bytes | str | None]]) -> list[tuple[str, o
 
 async def check_index(device: Device) -> None:
     """What the index says is held is what the disk shows."""
+    sequence = device.index.sequence
+    # What was placed in the tick of its last change is read once more, and is as it was.
+    await device.scan()
+    assert device.index.sequence == sequence
     known = await device.index.fingerprints()
     assert device.disk.walk(known) == ([], [], [])
     held = await device.index.held(list(known))
