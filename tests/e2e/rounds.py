@@ -128,6 +128,8 @@ def folder_is_removed(victims: Victims, name: str, point: str) -> bool:
     assert (roots["bob"] / "file").read_text() == point
     if not _has_folder(bob, name):
         bob.add_folder(name, root=roots["bob"])
+    # An edit that comes before a new index has seen the file would be of a file that is new.
+    _hold_the_same(victims, roots, 1)
     (roots["bob"] / "file").write_text(f"{point} again")
     _hold_the_same(victims, roots, 1)
     assert (roots["ada"] / "file").read_text() == f"{point} again"
