@@ -1,7 +1,6 @@
 """Looks at all devices while they synchronize: at no moment may a file hold a part or a mix."""
 
 import os
-import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -12,12 +11,11 @@ from typing import Self
 from tests.oracle.judge import Violation, with_story
 from tests.oracle.ledger import Ledger
 from tests.oracle.tokens import describe, token_of
-from tests.oracle.tree import IsPrivate, nothing_is_private
+from tests.oracle.tree import IsPrivate, nothing_is_private, open_file
 from tests.oracle.user import SCRATCH
 
 _PAUSE_S = 0.02
 _MOST = 10
-_TO_LOOK = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _Print = tuple[int, int, int, int]
 
@@ -75,12 +73,8 @@ class Sampler:
 
     def _sight(self, device: str, root: str, path: str) -> Sight | None:
         try:
-            fd = os.open(os.path.join(root, path), _TO_LOOK)
+            fd = open_file(os.path.join(root, path))
         except OSError:
-            return None
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            # Since it was listed, something else took its place.
-            os.close(fd)
             return None
         with os.fdopen(fd, "rb", buffering=0) as file:
             print_ = _fingerprint(fd)

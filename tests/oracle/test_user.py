@@ -109,6 +109,15 @@ def test_what_cannot_be_done_is_not_told(user: User) -> None:
     assert user.ledger.events == []
 
 
+def test_what_became_a_directory_just_then_cannot_be_touched(user: User) -> None:
+    user.make_directory("was a file")
+    for mode in (False, True):
+        with pytest.raises(Missed):
+            user.touch("was a file", mode=mode)
+    with pytest.raises(Missed):
+        user.edit_in_place("was a file")
+
+
 def test_the_same_seed_makes_the_same_changes(tmp_path: Path) -> None:
     trees = []
     for run in range(2):

@@ -1,5 +1,6 @@
 """What lies below a root, each file as its token. It reads the disk by itself and trusts nobody."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +53,16 @@ def nothing_is_private(path: str) -> bool:
     return False
 
 
+def open_file(path: str | Path) -> int:
+    """A descriptor of the regular file that is there now, to read. Raises OSError, also where
+    something else took its place since it was seen."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise FileNotFoundError(errno.ENOENT, "This is no file any more", os.fspath(path))
+
+
 def look(path: str | Path) -> Found:
     """What lies at a path now. Raises OSError."""
     status = os.lstat(path)
@@ -64,7 +75,7 @@ def look(path: str | Path) -> Found:
         return Found(Kind.LINK, token, wrong=wrong)
     if not stat.S_ISREG(status.st_mode):
         return Found(Kind.OTHER)
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    fd = open_file(path)
     with os.fdopen(fd, "rb", buffering=0) as file:
         return _found_file(file.readall(), os.fstat(fd))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.oracle.ledger import Ledger
 from tests.oracle.tokens import ONE_PAGE, file_content, link_target, token_of
-from tests.oracle.tree import Found, IsPrivate, Kind, look, nothing_is_private, read_tree
+from tests.oracle.tree import Found, IsPrivate, Kind, look, nothing_is_private, open_file, read_tree
 
 _NO_REPLACE, _EXCHANGE = 1, 2
 _HERE = -100
@@ -232,13 +232,11 @@ class User:
     def touch(self, path: str, *, mode: bool) -> None:
         """Give a file the present time, or flip its execute bit."""
         try:
-            fd = os.open(self._at(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = open_file(self._at(path))
         except OSError:
             raise Missed from None
         with os.fdopen(fd, "rb", buffering=0) as file:
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
-                raise Missed
             token = token_of(file.readall())
             if token is None:
                 raise Missed
