@@ -27,6 +27,9 @@ class Victims:
         self.ada = lab.prepare(f"ada{name}")
         self.bob = lab.prepare(f"bob{name}")
         self.devices = (self.ada, self.bob)
+        for device in self.devices:
+            # In many rounds after one another more is deleted in a minute than people do.
+            device.configure(delete_files=1_000_000)
 
     def meet(self) -> None:
         """Once both daemons run."""

@@ -68,7 +68,7 @@ class Device:
         return [*words, *map(str, arguments)]
 
     def configure(self, **settings: int) -> None:
-        """Change settings of the top of the config file."""
+        """Change settings of the config file, each by its name alone."""
         path = self.home / "config.toml"
         text = path.read_text()
         for key, value in settings.items():
