@@ -6,6 +6,7 @@ import socket
 import subprocess
 import urllib.request
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,39 +103,64 @@ def make_pair(base: Path) -> list[Node]:
         assert device is not None
         assert key is not None
         node.device, node.key = device.attrib["id"], key
-    for node in nodes:
-        _configure(node, nodes)
+    members = [
+        (node.device, node.home.parent.name, f"tcp://127.0.0.1:{node.sync_port}") for node in nodes
+    ]
+    for node, (_, _, address) in zip(nodes, members, strict=True):
+        write_config(
+            node.home,
+            root=node.root,
+            options={"listenAddress": address},
+            api=f"127.0.0.1:{node.api_port}",
+            folder=FOLDER,
+            watcher_delay_s=10,
+            members=members,
+        )
     return nodes
 
 
-def _configure(node: Node, nodes: list[Node]) -> None:
-    path = node.home / "config.xml"
+def write_config(
+    home: Path,
+    *,
+    root: Path,
+    options: Mapping[str, str],
+    api: str,
+    folder: str,
+    watcher_delay_s: int,
+    members: Iterable[tuple[str, str, str]],
+    of_folder: Mapping[str, str] | None = None,
+) -> None:
+    """Make what Syncthing generated in `home` the settings of a node that shares `root` with
+    `members` (device ID, name, address) and meets nobody else. `options` come on top of those that
+    keep it to itself; `of_folder`: elements of the folder."""
+    path = home / "config.xml"
     tree = ET.parse(path)
     config = tree.getroot()
-    options, gui, own = config.find("options"), config.find("gui"), config.find("device")
-    assert options is not None
+    found, gui, own = config.find("options"), config.find("gui"), config.find("device")
+    assert found is not None
     assert gui is not None
     assert own is not None
-    for name, value in _OPTIONS.items():
-        _set(options, name, value)
-    _set(options, "listenAddress", f"tcp://127.0.0.1:{node.sync_port}")
-    _set(gui, "address", f"127.0.0.1:{node.api_port}")
+    for name, value in {**_OPTIONS, **options}.items():
+        _set(found, name, value)
+    _set(gui, "address", api)
     config.remove(own)
-    folder = ET.SubElement(
+    shared = ET.SubElement(
         config,
         "folder",
-        id=FOLDER,
-        label=FOLDER,
-        path=str(node.root),
+        id=folder,
+        label=folder,
+        path=str(root),
         type="sendreceive",
         rescanIntervalS="3600",
         fsWatcherEnabled="true",
-        fsWatcherDelayS="10",
+        fsWatcherDelayS=str(watcher_delay_s),
     )
-    for member in nodes:
-        device = ET.SubElement(config, "device", id=member.device, name=member.home.parent.name)
-        ET.SubElement(device, "address").text = f"tcp://127.0.0.1:{member.sync_port}"
-        ET.SubElement(folder, "device", id=member.device)
+    for name, value in (of_folder or {}).items():
+        ET.SubElement(shared, name).text = value
+    for member, name, address in members:
+        device = ET.SubElement(config, "device", id=member, name=name)
+        ET.SubElement(device, "address").text = address
+        ET.SubElement(shared, "device", id=member)
     tree.write(path)
 
 

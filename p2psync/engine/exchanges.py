@@ -57,7 +57,6 @@ class Exchanges:
         self._group = None
         for session in list(self._exchanges):
             self.detach(session)
-        self._sending.clear()
 
     def all(self) -> list[Exchange]:
         return list(self._exchanges.values())

@@ -54,6 +54,14 @@ class Verdict(Enum):
     DAMAGED = "damaged"
 
 
+def is_right(disk: Disk, place: Place, digest: Digest, *, fresh: bool = False) -> bool:
+    """Whether those bytes can be read and are the chunk; `fresh`: from the disk itself. Blocks."""
+    try:
+        return blake3.blake3(disk.read(place, fresh=fresh)).digest() == digest
+    except (FileChangedError, OSError):
+        return False
+
+
 class Integrity:
     def __init__(
         self,
@@ -157,17 +165,10 @@ class Integrity:
         manifest = await self._index.manifest(held.entry.content)
         at = 0
         for digest, size in manifest or ():
-            if not await asyncio.to_thread(self._is_right, Place(path, at, size), digest):
+            if not await asyncio.to_thread(is_right, self._disk, Place(path, at, size), digest):
                 return False
             at += size
         return manifest is not None
-
-    def _is_right(self, place: Place, digest: Digest) -> bool:
-        """Runs in a worker thread."""
-        try:
-            return blake3.blake3(self._disk.read(place)).digest() == digest
-        except (FileChangedError, OSError):
-            return False
 
     async def _record(
         self, path: RelPath, held: Held, content: bytes, mark: Fingerprint | None

@@ -7,7 +7,7 @@ taken for someone's edit.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from p2psync.core.brake import PassedDeletions, brake_holds
@@ -298,7 +298,9 @@ class LocalChanges:
                 for path in missing
                 if seen.get(path) is None and path in held and held[path].entry.is_live
             ]
-            deletions = set(await self._deletions(gone, held)) - self._approved
+            entries = {path: held[path].entry for path in gone}
+            files = {path: each.content for path, each in entries.items() if each.kind == Kind.FILE}
+            deletions = await without_copies(self._index, files) - self._approved
             braked = await self._brake(deletions, waiting=self.braked.intersection(gone))
             going = [path for path in gone if not braked or path in self._approved]
             self.braked = set(gone) - set(going)
@@ -347,14 +349,12 @@ class LocalChanges:
         self._later.update(dict.fromkeys(fresh, due))
         return [path for path in missing if path in self.braked]
 
-    async def _deletions(self, gone: list[RelPath], held: dict[RelPath, Held]) -> list[RelPath]:
-        """The gone files whose content lives on nowhere in the folder: not moved, deleted."""
-        files = [path for path in gone if held[path].entry.kind == Kind.FILE]
-        where = await self._index.find_contents(list({held[path].entry.content for path in files}))
-        vanished = set(gone)
-        return [
-            path for path in files if vanished.issuperset(where.get(held[path].entry.content, ()))
-        ]
+
+async def without_copies(index: FolderIndex, going: Mapping[RelPath, bytes]) -> set[RelPath]:
+    """Those of the files that go, with their contents, whose content lives on nowhere in the
+    folder: not moved, deleted."""
+    where = await index.find_contents(list(set(going.values())))
+    return {path for path, content in going.items() if going.keys() >= set(where.get(content, ()))}
 
 
 def _is_large(item: Seen) -> bool:

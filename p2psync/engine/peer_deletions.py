@@ -6,7 +6,7 @@ from p2psync.core.brake import WINDOW_S, brake_holds
 from p2psync.core.entry import Kind
 from p2psync.core.relpath import RelPath
 from p2psync.engine.attempts import NEVER_S
-from p2psync.engine.local import Brakes
+from p2psync.engine.local import Brakes, without_copies
 from p2psync.engine.plan import GROUP_FILES
 from p2psync.ports import Clock, FolderIndex, Wanted
 
@@ -96,10 +96,7 @@ class PeerDeletions:
             after = wanted[-1].place
             going |= _contents(wanted)
         self._counted = frozenset(going)
-        where = await self._index.find_contents(list(set(going.values())))
-        return {
-            path for path, content in going.items() if going.keys() >= set(where.get(content, ()))
-        }
+        return await without_copies(self._index, going)
 
 
 def _contents(wanted: Iterable[Wanted]) -> dict[RelPath, bytes]:

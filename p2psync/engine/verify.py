@@ -11,15 +11,13 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-import blake3
-
 from p2psync.core.entry import Chunk
 from p2psync.core.ids import Digest
 from p2psync.core.relpath import RelPath
 from p2psync.engine.content import is_small
-from p2psync.engine.integrity import Integrity, Verdict
+from p2psync.engine.integrity import Integrity, Verdict, is_right
 from p2psync.errors import P2psyncError
-from p2psync.ports import Clock, Disk, FileChangedError, FolderIndex, Held, Place, Scrub
+from p2psync.ports import Clock, Disk, FolderIndex, Held, Place, Scrub
 
 _GROUP_FILES = 200
 _LEAST_BYTES = 64 * 1024
@@ -172,7 +170,8 @@ class Verifier:
         at = 0
         for digest, size in chunks or ():
             await self._keep_to_rate(size)
-            if not await asyncio.to_thread(self._is_right, Place(path, at, size), digest):
+            place = Place(path, at, size)
+            if not await asyncio.to_thread(is_right, self._disk, place, digest, fresh=True):
                 return await self._judge(path, held)
             at += size
         return Verdict.SOUND
@@ -185,14 +184,6 @@ class Verifier:
         elif verdict is Verdict.BUSY:
             self._integrity.suspect([path])
         return verdict
-
-    def _is_right(self, place: Place, digest: Digest) -> bool:
-        """Runs in a worker thread."""
-        try:
-            data = self._disk.read(place, fresh=True)
-        except (FileChangedError, OSError):
-            return False
-        return blake3.blake3(data).digest() == digest
 
     async def _keep_to_rate(self, size: int) -> None:
         """Wait until as many bytes may be read."""

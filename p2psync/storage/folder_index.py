@@ -284,8 +284,8 @@ async def open_folder_index(
     Its replica is a new one. Sequences and counters go on from at least `now_ns` in microseconds. A
     file that was put back from a backup knows nothing of the numbers given out since, and its peers
     do: to use one again would hide from them whatever it now stands for.
-    A damaged file is renamed aside and a new index begun; `recovered` then
-    says so. Raises ConfigError when a newer p2psync wrote the file, StorageError.
+    A damaged file is renamed aside and a new index begun; `recovered` then says so. Raises
+    ConfigError when a newer p2psync wrote the file, StorageError.
     """
     recovered = None
     try:

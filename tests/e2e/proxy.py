@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Self
 
+from tests.support.beside import Beside
+
 _PIECE = 64 * 1024
 _HELD = 1 << 20
 """Bytes on their way in one direction; beyond, the sender has to wait."""
@@ -39,7 +41,7 @@ class _Flow:
     ended: bool = False
 
 
-class Proxy:
+class Proxy(Beside):
     """Listens at `host` for each of `targets`, on that target's own port, and relays to it.
 
     A device that hears of the other's port finds it here too, because the connections that it sees
@@ -47,13 +49,12 @@ class Proxy:
     """
 
     def __init__(self, host: str, *targets: tuple[str, int]) -> None:
+        super().__init__()
         self._host = host
         self._targets = targets
         self._listeners: dict[socket.socket, tuple[str, int]] = {}
         self._flows: list[_Flow] = []
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="proxy")
         self.delay_s = 0.0
         self.bytes_per_s = 0
         """In both directions together; 0: as fast as it can."""
@@ -70,12 +71,7 @@ class Proxy:
             listener = socket.create_server((self._host, target[1]))
             listener.setblocking(False)
             self._listeners[listener] = target
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        return super().__enter__()
 
     # --- what a test may do --------------------------------------------------------------------
 

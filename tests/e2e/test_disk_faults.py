@@ -2,14 +2,11 @@
 it is said, nothing half written shows, nothing counts as deleted, and all goes on by itself."""
 
 import contextlib
-import ctypes
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -17,6 +14,8 @@ from tests.e2e.device import WITHOUT_PRIVILEGE, Device
 from tests.e2e.harness import Lab, converge, everywhere, pair
 from tests.e2e.processes import eventually
 from tests.e2e.trees import incompressible, snapshot
+from tests.support.beside import Beside
+from tests.support.swapping import swap
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="needs root, to mount a small disk or to drop privileges"
@@ -53,24 +52,15 @@ class SmallDisk:
         self._filler.unlink()
 
 
-class Onlooker:
+class Onlooker(Beside):
     """Looks at all files of a root all the time, and keeps those that are none of `whole`."""
 
     def __init__(self, root: Path, whole: dict[str, set[bytes]]) -> None:
+        super().__init__()
         self.torn: list[str] = []
         self.looks = 0
         self._root = root
         self._whole = whole
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="onlooker")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.wait(0.002):
@@ -278,39 +268,21 @@ def test_what_becomes_unreadable_is_reported_and_never_counts_as_deleted(lab: La
 
 # --- a directory swapped for a link ----------------------------------------------------------
 
-_EXCHANGE = 2
-_HERE = -100
-_libc = ctypes.CDLL(None, use_errno=True)
 
-
-def _exchange(one: Path, other: Path) -> None:
-    done = _libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE)
-    assert done == 0, os.strerror(ctypes.get_errno())
-
-
-class Swapper:
+class Swapper(Beside):
     """Swaps a directory for a link to another one and back, again and again."""
 
     def __init__(self, directory: Path, link: Path) -> None:
+        super().__init__()
         self.swaps = 0
         self._directory = directory
         self._link = link
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="swapper")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            _exchange(self._directory, self._link)
+            swap(self._directory, self._link)
             self._stop.wait(0.001)
-            _exchange(self._directory, self._link)
+            swap(self._directory, self._link)
             self.swaps += 1
             self._stop.wait(0.003)
 

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,6 @@ from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest, encode_manifest
 from p2psync.core.statements import Rename, Signed, encode_statement, encode_statements
 from p2psync.core.version import Dot, deletion_successor
-from p2psync.files.syscalls import RenameFlag, System
 from p2psync.protocol.messages import (
     MISSING,
     Addresses,
@@ -39,6 +37,7 @@ from tests.e2e.harness import everywhere
 from tests.e2e.hostile import REPLICA, Answer, Conversation, digest, file, link, pack, supplying
 from tests.e2e.processes import eventually
 from tests.e2e.site import DIARY, SECRET, Site
+from tests.support.swapping import swap
 
 MIB = 1 << 20
 
@@ -291,14 +290,6 @@ def test_a_link_that_leads_out_is_no_way_out(site: Site) -> None:
     assert "door/private" not in talk.index
 
 
-def _exchange(one: Path, other: Path) -> None:
-    """In one step: the daemon may look at any moment."""
-    parents = [os.open(each.parent, os.O_DIRECTORY) for each in (one, other)]
-    System().rename_flagged(parents[0], one.name, parents[1], other.name, RenameFlag.EXCHANGE)
-    for parent in parents:
-        os.close(parent)
-
-
 def test_a_directory_swapped_for_a_link_just_before_the_write_leads_nowhere(site: Site) -> None:
     outside = site.outside()
     place, aside = site.ada.root / "swapped", outside.parent / "aside"
@@ -311,7 +302,7 @@ def test_a_directory_swapped_for_a_link_just_before_the_write_leads_nowhere(site
     def swap_and_answer(message: AnyMessage) -> Sequence[tuple[AnyMessage, bytes]]:
         # It asks for the bytes after it has decided where they go.
         if isinstance(message, ChunkRequest) and not swapped.is_set():
-            _exchange(place, aside)
+            swap(place, aside)
             swapped.set()
         return known(message)
 

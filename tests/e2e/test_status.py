@@ -2,9 +2,8 @@
 
 import os
 import subprocess
-import threading
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
@@ -12,26 +11,18 @@ from tests.e2e.device import FOLDER, Device
 from tests.e2e.harness import Lab, converge
 from tests.e2e.processes import eventually
 from tests.e2e.trees import write_incompressible, write_many_files
+from tests.support.beside import Beside
 
 FILES = 1500
 
 
-class Sampler:
+class Sampler(Beside):
     """Looks at a device's status as often as it can, and at how much of the tree is on its disk."""
 
     def __init__(self, device: Device) -> None:
+        super().__init__()
         self._device = device
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
         self.samples: list[tuple[int, dict[str, Any]]] = []
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -1,5 +1,6 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import NoReturn
 
 import blake3
 import pytest
@@ -222,6 +223,21 @@ async def unanswered(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> ChunkReques
     return request
 
 
+async def given_up(pair: Pair, pause_s: float, lates: Sequence[bool]) -> asyncio.Task[NoReturn]:
+    """Time passes while bob shows that it lives: after each pause, whether ada's timer gives it
+    up. The timer as it was last."""
+    session = pair.ada.session
+    for late in lates:
+        pair.clock.advance(pause_s)
+        session._connection.receive_data(b"", pair.clock.monotonic() - PING_AFTER)
+        timer = asyncio.create_task(session._watch())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert timer.done() == late
+        timer.cancel()
+    return timer
+
+
 async def test_a_peer_owes_its_answer_until_it_comes(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,15 +262,7 @@ async def test_a_peer_that_talks_and_does_not_answer_is_given_up_in_the_end(
 ) -> None:
     await pair.ada.hears(0)
     await unanswered(pair, monkeypatch)
-    session = pair.ada.session
-    for late in (False, True):
-        pair.clock.advance(module._OWING_S / 2 + 1)
-        session._connection.receive_data(b"", pair.clock.monotonic() - PING_AFTER)
-        timer = asyncio.create_task(session._watch())
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert timer.done() == late
-        timer.cancel()
+    timer = await given_up(pair, module._OWING_S / 2 + 1, [False, True])
     with pytest.raises(SessionClosedError, match="does not answer"):
         await timer
 
@@ -450,14 +458,7 @@ async def test_a_peer_that_talks_and_takes_nothing_is_given_up_in_the_end(pair: 
     await session.send(status(0), bytes(200_000))
     for _ in range(20):
         await asyncio.sleep(0)
-    for late in (False, False, True):
-        pair.clock.advance(module._UNREAD_S / 2 + 1)
-        session._connection.receive_data(b"", pair.clock.monotonic() - PING_AFTER)
-        timer = asyncio.create_task(session._watch())
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert timer.done() == late
-        timer.cancel()
+    timer = await given_up(pair, module._UNREAD_S / 2 + 1, [False, False, True])
     with pytest.raises(SessionClosedError, match="does not read"):
         await timer
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 from tests.oracle.growth import Reading
+from tests.support.beside import Beside
 
 _EVERY_S = 1.0
 _LOOKS = 4
@@ -48,27 +48,21 @@ def look(pid: int) -> tuple[int, int, int] | None:
     return int(status["VmRSS"]) * 1024, descriptors, int(status["Threads"])
 
 
-class Gauges:
+class Gauges(Beside):
     """Inside a `with` block a thread reads all devices every second, into `record` and for the
     peaks; `rest` reads what the verdict is on."""
 
     def __init__(self, devices: Mapping[str, ProcessOf], record: Path) -> None:
+        super().__init__()
         self.lives: dict[tuple[str, int], Life] = {}
         self._devices = devices
         self._record = record.open("w", buffering=1)
         self._record.write("second,device,process,memory,descriptors,threads,tasks\n")
         self._began = time.monotonic()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gauges")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
+        super().__exit__(*exc)
         self._record.close()
 
     @property

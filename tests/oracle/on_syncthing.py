@@ -211,32 +211,13 @@ def is_installed() -> bool:
 
 def _configure(node: _Node, nodes: Sequence[_Node]) -> None:
     """As the benchmark's pair, for any number and with a quick watcher."""
-    path = node.home / "config.xml"
-    tree = ET.parse(path)
-    config = tree.getroot()
-    options, gui, own = config.find("options"), config.find("gui"), config.find("device")
-    assert options is not None
-    assert gui is not None
-    assert own is not None
-    told = {**bench_syncthing._OPTIONS, "listenAddress": node.address, "reconnectionIntervalS": "2"}
-    for name, value in told.items():
-        bench_syncthing._set(options, name, value)
-    bench_syncthing._set(gui, "address", str(node.socket))
-    config.remove(own)
-    folder = ET.SubElement(
-        config,
-        "folder",
-        id=_FOLDER,
-        label=_FOLDER,
-        path=str(node.root),
-        type="sendreceive",
-        rescanIntervalS="3600",
-        fsWatcherEnabled="true",
-        fsWatcherDelayS="1",
+    bench_syncthing.write_config(
+        node.home,
+        root=node.root,
+        options={"listenAddress": node.address, "reconnectionIntervalS": "2"},
+        api=str(node.socket),
+        folder=_FOLDER,
+        watcher_delay_s=1,
+        members=[(each.device, each.home.parent.name, each.address) for each in nodes],
+        of_folder={"maxConflicts": "-1"},
     )
-    ET.SubElement(folder, "maxConflicts").text = "-1"
-    for member in nodes:
-        device = ET.SubElement(config, "device", id=member.device, name=member.home.parent.name)
-        ET.SubElement(device, "address").text = member.address
-        ET.SubElement(folder, "device", id=member.device)
-    tree.write(path)

@@ -6,13 +6,13 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from tests.oracle.judge import Violation, with_story
 from tests.oracle.ledger import Ledger
 from tests.oracle.tokens import describe, token_of
 from tests.oracle.tree import IsPrivate, nothing_is_private, open_file
 from tests.oracle.user import SCRATCH
+from tests.support.beside import Beside
 
 _PAUSE_S = 0.02
 _MOST = 10
@@ -29,30 +29,19 @@ class Sight:
     is_empty: bool = False
 
 
-class Sampler:
+class Sampler(Beside):
     """`look` looks once; inside a `with` block a thread does it all the time."""
 
     def __init__(
         self, roots: Mapping[str, Path], is_private: IsPrivate = nothing_is_private
     ) -> None:
+        super().__init__()
         self.files_read = 0
         self._roots = roots
         self._is_private = is_private
         self._known: dict[tuple[str, str], _Print] = {}
         self._sights: set[Sight] = set()
         self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._run, name="sampler")
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        assert self._thread is not None
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
