@@ -256,18 +256,23 @@ class Endpoint:
             tasks.create_task(self._serve(sock, name), name="endpoint link")
 
     def _has_room(self, host: str) -> bool:
-        """Whether one more from this host may begin, if need be in place of one that dawdles."""
+        """Whether one more from this host may begin, if need be in place of one that dawdles, or of
+        one whose host holds more places."""
         opening = {sock: one for sock, one in self._opening.items() if not one.gives_way}
         hosts = collections.Counter(one.host for one in opening.values())
         if hosts[host] >= _HANDSHAKES_PER_ADDRESS:
-            return self._makes_way(sock for sock in opening if opening[sock].host == host)
+            own = (sock for sock in opening if opening[sock].host == host)
+            return self._makes_way(own, _UNDISTURBED_S)
         if len(opening) >= _HANDSHAKES:
             most = max(hosts.values())
-            return self._makes_way(sock for sock in opening if hosts[opening[sock].host] == most)
+            # A stranger that always opens new ones would else keep out those who come once.
+            undisturbed_s = 0.0 if hosts[host] + 1 < most else _UNDISTURBED_S
+            busiest = (sock for sock in opening if hosts[opening[sock].host] == most)
+            return self._makes_way(busiest, undisturbed_s)
         return True
 
-    def _makes_way(self, candidates: Iterable[socket.socket]) -> bool:
-        latest = asyncio.get_running_loop().time() - _UNDISTURBED_S
+    def _makes_way(self, candidates: Iterable[socket.socket], undisturbed_s: float) -> bool:
+        latest = asyncio.get_running_loop().time() - undisturbed_s
         for sock in candidates:  # the oldest first
             one = self._opening[sock]
             if one.began <= latest and not one.pairs:

@@ -296,6 +296,22 @@ async def test_strangers_that_say_nothing_give_way_to_others(
             assert silent[0].recv(1) == b""
 
 
+async def test_a_newcomer_takes_the_place_of_one_of_several_of_a_host_at_once(
+    alice: Device, bob: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "_HANDSHAKES", 6)
+    monkeypatch.setattr(endpoint_module, "_UNDISTURBED_S", 3600.0)
+    a, b = Site(alice), Site(bob)
+    async with running(a, b):
+        pair(a, b)
+        with contextlib.ExitStack() as stack:
+            for number in (1, 2, 3, 4, 5, 5):
+                source = (f"127.0.0.{10 + number}", 0)
+                stack.enter_context(socket.create_connection(b.address, source_address=source))
+            assert (await a.dial(b)).peer == bob.id
+            assert "ended" in await b.refusal()
+
+
 async def test_more_of_one_address_take_the_places_of_its_own(
     alice: Device, bob: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
