@@ -76,6 +76,9 @@ def capped(vector: Vector, *needed: Dot) -> Vector:
 
 def is_vector(vector: Vector) -> bool:
     """Whether `vector` is in the one form that two equal vectors share."""
+    if len(vector) == 1:
+        ((replica, counter),) = vector
+        return 0 < replica < 1 << 63 and 0 < counter < 1 << 63
     replicas = [replica for replica, _ in vector]
     return (
         replicas == sorted(set(replicas))

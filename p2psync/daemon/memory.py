@@ -6,6 +6,7 @@ these grow for hours, though no more is in use than before.
 
 import asyncio
 import ctypes
+import gc
 from collections.abc import Awaitable, Callable
 
 EVERY_S = 60.0
@@ -18,6 +19,15 @@ async def return_freed_memory(
     while True:
         await sleep(EVERY_S)
         await asyncio.to_thread(trim)
+
+
+def collect_rarely() -> None:
+    """Have the garbage collector look at what a start-up leaves behind no more, and at new objects
+    less often: syncing makes many small values and hardly any circle, and it took a tenth of the
+    time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def trim() -> None:

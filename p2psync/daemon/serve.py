@@ -20,7 +20,7 @@ from p2psync.daemon.checks import checks
 from p2psync.daemon.clock import SystemClock
 from p2psync.daemon.control import DaemonControl
 from p2psync.daemon.folders import Folders
-from p2psync.daemon.memory import return_freed_memory
+from p2psync.daemon.memory import collect_rarely, return_freed_memory
 from p2psync.daemon.pairing import Pairing
 from p2psync.daemon.power_cut import VARIABLE, end_where_told
 from p2psync.daemon.status import StatusReport
@@ -131,6 +131,7 @@ class _Daemon:
             end=self._ended.set,
         )
         await stack.enter_async_context(ControlServer(control, self._home))
+        collect_rarely()
         _log.info("running device=%s port=%d", short_device_id(self._identity.device), port)
         ready()
         await self._ended.wait()

@@ -17,13 +17,11 @@ from p2psync.core.relpath import RelPath
 from p2psync.engine.fetch import Need, fetch_chunks
 from p2psync.engine.session import Session, SessionClosedError
 from p2psync.errors import P2psyncError
-from p2psync.ports import Disk, FileChangedError, FolderIndex, Place
+from p2psync.ports import Disk, FileChangedError, FolderIndex, Place, Whole
 
 Sessions = Callable[[], dict[DeviceID, Session]]
 
 _SMALL_PREFIX = "s-"
-_Small = tuple[str, int, list[tuple[int, bytes]]]
-"""As `Disk.stage` takes it."""
 
 
 class FileWanted(NamedTuple):
@@ -72,15 +70,13 @@ class Contents:
         outcomes: dict[RelPath, Staged | OSError] = {}
 
         async def deliver(chunks: Sequence[tuple[Digest, bytes]]) -> None:
-            batch: list[tuple[RelPath, _Small]] = []
+            batch: list[tuple[RelPath, Whole]] = []
             for digest, data in chunks:
-                for file in by_content[digest]:
-                    if len(data) == file.entry.size:
+                for path, entry, _ in by_content[digest]:
+                    if len(data) == entry.size:
                         self._next_name += 1
-                        pieces = [(0, data)] if data else []
-                        batch.append(
-                            (file.path, (f"{_SMALL_PREFIX}{self._next_name}", len(data), pieces))
-                        )
+                        name = f"{_SMALL_PREFIX}{self._next_name}"
+                        batch.append((path, Whole(name, data, entry)))
             if batch:
                 outcomes.update(await asyncio.to_thread(self._stage, batch))
 
@@ -104,31 +100,32 @@ class Contents:
         await fetch_chunks(self._folder, needs, self._sessions, deliver)
         return outcomes
 
-    def _stage(self, batch: Sequence[tuple[RelPath, _Small]]) -> dict[RelPath, Staged | OSError]:
+    def _stage(self, batch: Sequence[tuple[RelPath, Whole]]) -> dict[RelPath, Staged | OSError]:
         """Runs in a worker thread. Where not all can be staged, as many as can."""
         try:
-            self._disk.stage([file for _, file in batch])
+            self._disk.stage_whole([file for _, file in batch])
         except OSError as error:
             if len(batch) == 1:
                 return {batch[0][0]: error}
             half = len(batch) // 2
             return self._stage(batch[:half]) | self._stage(batch[half:])
-        return {path: Staged(file[0], None) for path, file in batch}
+        return {path: Staged(file.name, None) for path, file in batch}
 
     def _read_verified(
         self, wanted: Sequence[tuple[Digest, Sequence[Place]]]
     ) -> list[tuple[Digest, bytes]]:
         """Runs in a worker thread. What is really there, of any of the places of each."""
         found: list[tuple[Digest, bytes]] = []
-        for digest, places in wanted:
-            for place in places:
-                try:
-                    data = self._disk.read(place)
-                except (OSError, FileChangedError):
-                    continue
-                if blake3.blake3(data).digest() == digest:
-                    found.append((digest, data))
-                    break
+        with self._disk.at_once():
+            for digest, places in wanted:
+                for place in places:
+                    try:
+                        data = self._disk.read(place)
+                    except (OSError, FileChangedError):
+                        continue
+                    if blake3.blake3(data).digest() == digest:
+                        found.append((digest, data))
+                        break
         return found
 
     def abandon(self) -> None:

@@ -36,6 +36,8 @@ _GROUP_FILES = 1000
 """Each group of a scan is twice as large as the one before: peers begin early, and later ones cost
 fewer syncs of the disk."""
 _GROUP_BYTES = 256 * 1024 * 1024
+_WORTH_A_THREAD = 64 * 1024
+"""Bytes of a file that take longer to read and hash than all else that is to be done for it."""
 _LARGE = 16 * 1024 * 1024
 """Files from this size are read after all others, which would wait for them."""
 _RETRY_S = 0.2
@@ -194,8 +196,7 @@ class LocalChanges:
         return True
 
     async def _record_group(self, group: Sequence[Seen]) -> None:
-        files = [item.path for item in group if item.fingerprint.kind == Kind.FILE]
-        hashed = await self._hash(files)
+        hashed = await self._hash([item for item in group if item.fingerprint.kind == Kind.FILE])
         async with self._turn:
             seen_now = await asyncio.to_thread(self._disk.look, [item.path for item in group])
             held = await self._index.held([item.path for item in group])
@@ -254,9 +255,12 @@ class LocalChanges:
     def _look_again(self, path: RelPath) -> None:
         self._later[path] = self._clock.monotonic() + _RETRY_S
 
-    async def _hash(self, paths: list[RelPath]) -> dict[RelPath, Hashed]:
+    async def _hash(self, files: Sequence[Seen]) -> dict[RelPath, Hashed]:
         """In two worker threads; files that cannot be read become problems."""
-        halves = [half for half in (paths[::2], paths[1::2]) if half]
+        paths = [file.path for file in files]
+        # With little to hash in each file, two threads would only wait for one another.
+        alone = sum(file.fingerprint.size for file in files) < len(files) * _WORTH_A_THREAD
+        halves = [paths] if alone else [half for half in (paths[::2], paths[1::2]) if half]
         done = await asyncio.gather(*(asyncio.to_thread(self._hash_each, half) for half in halves))
         results: dict[RelPath, Hashed] = {}
         for part in done:
@@ -273,13 +277,14 @@ class LocalChanges:
     def _hash_each(self, paths: Sequence[RelPath]) -> list[tuple[RelPath, Hashed | Problem | None]]:
         """Runs in a worker thread; None for files that changed meanwhile."""
         results: list[tuple[RelPath, Hashed | Problem | None]] = []
-        for path in paths:
-            try:
-                results.append((path, self._disk.hash_file(path)))
-            except (FileChangedError, FileNotFoundError, NotADirectoryError):
-                results.append((path, None))
-            except OSError as error:
-                results.append((path, self._disk.kind_of_problem(error, path)))
+        with self._disk.at_once():
+            for path in paths:
+                try:
+                    results.append((path, self._disk.hash_file(path)))
+                except (FileChangedError, FileNotFoundError, NotADirectoryError):
+                    results.append((path, None))
+                except OSError as error:
+                    results.append((path, self._disk.kind_of_problem(error, path)))
         return results
 
     # --- gone ------------------------------------------------------------------------------

@@ -54,6 +54,15 @@ class Supplier:
         self, wanted: Sequence[tuple[Digest, Sequence[Place]]]
     ) -> tuple[list[bytes | None], set[RelPath]]:
         """Runs in a worker thread."""
+        try:
+            with self._disk.at_once():
+                return self._read_each(wanted)
+        except RootUnavailableError:
+            return [None] * len(wanted), set()
+
+    def _read_each(
+        self, wanted: Sequence[tuple[Digest, Sequence[Place]]]
+    ) -> tuple[list[bytes | None], set[RelPath]]:
         found: list[bytes | None] = []
         wrong: set[RelPath] = set()
         total = 0
@@ -64,8 +73,6 @@ class Supplier:
                     break
                 try:
                     data = self._disk.read(place)
-                except RootUnavailableError:
-                    break
                 except (OSError, FileChangedError):
                     wrong.add(place.path)
                     continue

@@ -17,14 +17,22 @@ from p2psync.files.staging import staging_area
 from p2psync.files.syscalls import System
 from p2psync.files.trash import Aside, Trash, discard_tree
 from p2psync.files.tree import Tree
-from p2psync.ports import Hashed, Place, Problem, Result, Seen, Step, Walk
+from p2psync.ports import Hashed, Place, Problem, Result, Seen, Step, Walk, Whole
+
+
+class _Shared(threading.local):
+    """What each thread has for itself."""
+
+    tree: Tree | None = None
+    """Of the block in which it is."""
 
 
 class LocalDisk:
     """One folder's directory, adopted before with `adopt_root`. Blocking and thread-safe.
 
-    Keeps no handle between calls: each opens the root anew and makes sure that it is still the
-    directory that was added. The first call also moves to the trash what a crash left displaced.
+    Keeps no handle between calls, but for those `at_once`: each opens the root anew and makes sure
+    that it is still the directory that was added. The first call also moves to the trash what a
+    crash left displaced.
     """
 
     def __init__(
@@ -44,9 +52,13 @@ class LocalDisk:
         self._changing = threading.Lock()
         """Held by whoever changes the tree or the trash."""
         self._recovered = False
+        self._mine = _Shared()
 
     @contextlib.contextmanager
     def _tree(self) -> Iterator[Tree]:
+        if self._mine.tree is not None:
+            yield self._mine.tree
+            return
         with Tree(self._system, self._root.open()) as tree:
             if not self._recovered:
                 with self._changing:
@@ -65,6 +77,15 @@ class LocalDisk:
             pass
 
     # --- reading -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        with self._tree() as tree:
+            self._mine.tree = tree
+            try:
+                yield
+            finally:
+                self._mine.tree = None
 
     def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
         with self._tree() as tree:
@@ -91,6 +112,10 @@ class LocalDisk:
     def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
         with self._tree() as tree:
             staging.stage(tree, files)
+
+    def stage_whole(self, files: Sequence[Whole]) -> None:
+        with self._tree() as tree:
+            staging.stage_whole(tree, files)
 
     def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
         with self._tree() as tree:

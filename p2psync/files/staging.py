@@ -13,11 +13,12 @@ from p2psync.core.entry import Manifest
 from p2psync.core.manifest import chunk_sizes
 from p2psync.core.relpath import INTERNAL, RelPath
 from p2psync.files.hashing import opened
+from p2psync.files.modes import mode_of_new, set_mode
 from p2psync.files.root import STAGING
 from p2psync.files.syscalls import System
 from p2psync.files.tree import Tree
 from p2psync.files.writing import discard, write_all
-from p2psync.ports import FileChangedError, Place
+from p2psync.ports import FileChangedError, Place, Whole
 
 Pieces = Sequence[tuple[int, bytes]]
 
@@ -56,14 +57,28 @@ def stage(tree: Tree, files: Iterable[tuple[str, int, Pieces]]) -> None:
                         tree.system.start_writing(file, len(data), offset)
 
 
+def stage_whole(tree: Tree, files: Iterable[Whole]) -> None:
+    area = staging_area(tree)
+    system = tree.system
+    for name, data, entry in files:
+        with _opened(system, area, name, len(data), written_whole=True) as file:
+            write_all(system, file, data, 0)
+            failpoints.reach("staging.piece-written")
+            set_mode(system, file, mode_of_new(executable=entry.executable))
+            system.set_mtime(file, entry.mtime_ns)
+
+
 _LEFT_FREE = 1024**3
 """Bytes that reserved room leaves on a disk, or a hundredth of the disk if that is less."""
 
 
 @contextmanager
-def _opened(system: System, area: int, name: str, size: int) -> Iterator[int]:
-    """The staging file with that name and size, empty if it was not there before. One that is made
-    in vain (the disk is full) is not left behind."""
+def _opened(
+    system: System, area: int, name: str, size: int, *, written_whole: bool = False
+) -> Iterator[int]:
+    """The staging file with that name and size, empty if it was not there before; one that is
+    `written_whole` at once grows to its size then. One that is made in vain (the disk is full) is
+    not left behind."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no staging name")
     file = system.open_staging(area, name, create=True)
@@ -76,7 +91,7 @@ def _opened(system: System, area: int, name: str, size: int) -> Iterator[int]:
             file = system.open_staging(area, name, create=True)
             found = system.fstat(file)
         try:
-            if found.st_size != size:
+            if found.st_size != size and (found.st_size or not written_whole):
                 _give_size(system, file, found.st_size, size)
         except OSError:
             discard(system, area, name)

@@ -13,7 +13,7 @@ import os
 import select
 import struct
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -300,9 +300,9 @@ class _Tree:
     # --- events ----------------------------------------------------------------------------
 
     def _handle(self, report: Callable[[Changes], object]) -> None:
-        touched: set[bytes] = set()
+        touched: dict[bytes, RelPath | None] = {}
         moved: set[bytes] = set()
-        new: dict[bytes, None] = {}
+        new: dict[bytes, RelPath | None] = {}
         overflow = False
         for descriptor, mask, name in self._events():
             directory = self._paths.get(descriptor)
@@ -315,32 +315,33 @@ class _Tree:
             elif not name:
                 # Of the directory itself, which for all but the root its parent reports too.
                 if not directory or mask & _UNMOUNT:
-                    touched.add(directory)
+                    touched[directory] = _relpath(directory)
             else:
                 path = directory + b"/" + name if directory else name
-                if _relpath(path) is None:
+                known = touched.get(path) or _relpath(path)
+                if known is None:
                     # Nothing to look at, but the list of what cannot be shared changes.
                     if mask & _NAMES:
-                        touched.add(directory)
+                        touched[directory] = _relpath(directory)
                     continue
-                touched.add(path)
+                touched[path] = known
                 if not mask & _IS_DIRECTORY:
                     continue
                 if mask & _MOVED_FROM:
                     moved.add(path)
                 elif mask & (_CREATE | _MOVED_TO) or path not in self._descriptors:
-                    new[path] = None
+                    new[path] = known
         if moved:
             self._drop(moved)
         # A new directory is reported once it is watched, so that looking there misses nothing.
-        _report(touched - new.keys(), report)
+        _report({touched[path] for path in touched.keys() - new.keys()}, report)
         for path in new:
             self._add(path)
         if overflow:
             self._add(b"")
             report(None)
         else:
-            _report(new, report)
+            _report(set(new.values()), report)
 
     def _events(self) -> Iterator[tuple[int, int, bytes]]:
         try:
@@ -368,8 +369,7 @@ def _above(path: bytes) -> Iterator[bytes]:
         yield path
 
 
-def _report(paths: Iterable[bytes], report: Callable[[Changes], object]) -> None:
-    changes = {_relpath(path) for path in paths}
+def _report(changes: set[RelPath | None], report: Callable[[Changes], object]) -> None:
     if None in changes or len(changes) > MOST_PATHS:
         report(None)
     elif changes:

@@ -17,6 +17,7 @@ from p2psync.ports.disk import (
     Step,
     Walk,
     Watcher,
+    Whole,
 )
 from p2psync.ports.index import (
     Counts,
@@ -74,4 +75,5 @@ __all__ = [
     "Walk",
     "Wanted",
     "Watcher",
+    "Whole",
 ]

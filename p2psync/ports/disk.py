@@ -1,6 +1,7 @@
 """The directory tree of one folder, and who tells of changes in it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -68,6 +69,14 @@ class Step(NamedTuple):
     """Of PLACE for a file: the staging name."""
 
 
+class Whole(NamedTuple):
+    """A file of which all bytes are at hand, to be staged under a name."""
+
+    name: str
+    data: bytes
+    entry: Entry
+
+
 class Outcome(Enum):
     DONE = "done"
     CHANGED = "changed"
@@ -103,6 +112,10 @@ class Disk(Protocol):
         """One stat each; None for what is surely not there. What cannot be looked at (no rights,
         a disk not mounted) is Seen with a racy fingerprint that equals no other."""
 
+    def at_once(self) -> AbstractContextManager[None]:
+        """A block in which this thread may read many files for the price of looking at the root
+        and at their directories once. Not for changes."""
+
     def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
         """Chunk and hash a file; `fresh`: as it lies on the disk, whatever the system remembers of
         it. Raises FileChangedError, OSError."""
@@ -117,6 +130,9 @@ class Disk(Protocol):
     def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
         """Write (offset, bytes) pieces into staging files (name, final size, pieces), made and
         sized on first use. Names match [0-9a-z-]{1,80}."""
+
+    def stage_whole(self, files: Sequence[Whole]) -> None:
+        """Write new staging files at once, with the metadata that they are to be placed with."""
 
     def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
         """Copy bytes of a local file into a staging file, sharing extents where the file system

@@ -12,6 +12,7 @@ from p2psync.core.manifest import ManifestError, decode_manifest, encode_manifes
 from p2psync.core.relpath import RelPath
 from p2psync.errors import DamagedError
 from p2psync.ports import Place
+from p2psync.storage.database import reading
 from p2psync.storage.packing import content_key, unpack_entry
 
 PLACES_MAX = 4
@@ -22,11 +23,12 @@ def find_contents(
     connection: sqlite3.Connection, contents: Sequence[bytes]
 ) -> dict[bytes, list[RelPath]]:
     found = {}
-    for content in contents:
-        files = _files_with(connection, content, damaged=False)
-        paths = [path for (path, _), _ in zip(files, range(PLACES_MAX), strict=False)]
-        if paths:
-            found[content] = paths
+    with reading(connection):
+        for content in contents:
+            files = _files_with(connection, content, damaged=False)
+            paths = [path for (path, _), _ in zip(files, range(PLACES_MAX), strict=False)]
+            if paths:
+                found[content] = paths
     return found
 
 
@@ -34,11 +36,12 @@ def find_chunks(
     connection: sqlite3.Connection, digests: Sequence[Digest]
 ) -> dict[Digest, list[Place]]:
     found = {}
-    for digest in digests:
-        places = _places(connection, digest)
-        listed = [place for place, _ in zip(places, range(PLACES_MAX), strict=False)]
-        if listed:
-            found[digest] = listed
+    with reading(connection):
+        for digest in digests:
+            places = _places(connection, digest)
+            listed = [place for place, _ in zip(places, range(PLACES_MAX), strict=False)]
+            if listed:
+                found[digest] = listed
     return found
 
 

@@ -115,6 +115,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def reading(connection: sqlite3.Connection) -> Iterator[None]:
+    """All that the block reads is of one state, and the file is locked once and not each time."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+
+
 def shrink(connection: sqlite3.Connection) -> None:
     """Give free pages back to the file system where they are a quarter of the file or more."""
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()

@@ -1,12 +1,14 @@
 """Names that stay inside a folder, whatever bytes arrive."""
 
 import os.path
+import re
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2psync.core import relpath
 from p2psync.core.relpath import (
     INTERNAL,
     MAX_COMPONENTS,
@@ -115,3 +117,19 @@ def test_a_child_of_the_top_is_its_name() -> None:
     assert child(None, "a") == "a"
     with pytest.raises(UnsafePathError):
         child(None, INTERNAL)
+
+
+@given(st.from_regex(r"[a-zA-Z0-9_./-]{1,12}", fullmatch=True) | st.text())
+def test_plain_paths_are_judged_as_all_others(text: str) -> None:
+    """Those that are checked in one look would pass the long way too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(relpath, "_PLAIN", re.compile(r"(?!)"))
+        try:
+            expected = parse_relpath(text)
+        except UnsafePathError:
+            expected = None
+    if expected is None:
+        with pytest.raises(UnsafePathError):
+            parse_relpath(text)
+    else:
+        assert parse_relpath(text) == expected

@@ -1,6 +1,7 @@
 """Freed memory goes back to the system."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 
@@ -61,3 +62,14 @@ async def test_it_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(asyncio.CancelledError):
         await memory.return_freed_memory(sleep)
     assert happened == [memory.EVERY_S, "trimmed", memory.EVERY_S, "trimmed", memory.EVERY_S]
+
+
+def test_the_collector_looks_rarely_once_all_is_started() -> None:
+    before = gc.get_threshold()
+    try:
+        memory.collect_rarely()
+        assert gc.get_threshold()[0] > 10 * before[0]
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

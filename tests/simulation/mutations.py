@@ -20,7 +20,7 @@ from p2psync.engine.housekeeping import Housekeeping
 from p2psync.engine.integrity import Integrity, Verdict
 from p2psync.engine.local import LocalChanges
 from p2psync.engine.plan import Planner
-from p2psync.ports import Action, Hashed, Held, Row
+from p2psync.ports import Action, Hashed, Held, Row, Seen
 from p2psync.protocol.messages import IndexBatch
 from p2psync.storage import folder_index, offers
 from p2psync.storage.folder_index import SqliteFolderIndex
@@ -234,12 +234,12 @@ def _gives_up_at_unreadable(put: Put) -> None:
     """One file that cannot be read keeps the others from being recorded, and nobody is told."""
     hash_files = LocalChanges._hash
 
-    async def all_or_none(self: LocalChanges, paths: list[RelPath]) -> dict[RelPath, Hashed]:
-        hashed = await hash_files(self, paths)
-        if len(hashed) == len(paths):
+    async def all_or_none(self: LocalChanges, files: Sequence[Seen]) -> dict[RelPath, Hashed]:
+        hashed = await hash_files(self, files)
+        if len(hashed) == len(files):
             return hashed
-        for path in paths:
-            self._problems.clear("read", path)
+        for file in files:
+            self._problems.clear("read", file.path)
         return {}
 
     put(LocalChanges, "_hash", all_or_none)

@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.processes import soak
 
-MOST_SCHEDULES = 40
+MOST_SCHEDULES = 120
 
 
 @pytest.mark.slow

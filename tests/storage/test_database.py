@@ -13,6 +13,7 @@ from p2psync.storage.database import (
     StorageError,
     is_marked,
     open_database,
+    reading,
     set_aside,
     shrink,
     transaction,
@@ -289,3 +290,28 @@ async def test_a_file_that_is_mostly_empty_shrinks(tmp_path: Path) -> None:
     await database.run(shrink)
     await database.close()
     assert path.stat().st_size < 50_000
+
+
+async def test_what_is_read_in_one_go_is_of_one_state(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    await noted(path, "old")
+    database = await open_database(path, NOTES)
+    other = sqlite3.connect(path)
+
+    def read_twice(connection: sqlite3.Connection) -> list[list[str]]:
+        with reading(connection):
+            before = notes(connection)
+            begun.set()
+            written.wait()
+            return [before, notes(connection)]
+
+    begun, written = threading.Event(), threading.Event()
+    reads = asyncio.create_task(database.run(read_twice))
+    await asyncio.to_thread(begun.wait)
+    with other:
+        add(other, "new")
+    written.set()
+    assert await reads == [["old"], ["old"]]
+    assert await database.run(notes) == ["new", "old"]
+    other.close()
+    await database.close()

@@ -5,6 +5,7 @@ import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import blake3
@@ -26,6 +27,7 @@ from p2psync.ports import (
     Seen,
     Step,
     Walk,
+    Whole,
 )
 
 _DIRECTORY = Fingerprint(Kind.DIRECTORY, 0, 0, 0, 0, executable=False, racy=False)
@@ -239,6 +241,10 @@ class MemoryDisk:
             found = {path: self._find(path) for path in paths}
             return {path: self._seen(path, node) if node else None for path, node in found.items()}
 
+    def at_once(self) -> AbstractContextManager[None]:
+        self._begin("at_once")
+        return nullcontext()
+
     def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
         with self._lock:
             self._begin("hash_file")
@@ -281,6 +287,9 @@ class MemoryDisk:
                     if offset < 0 or offset + len(data) > size:
                         raise ValueError("a piece lies outside of its file")
                     staged[offset : offset + len(data)] = data
+
+    def stage_whole(self, files: Sequence[Whole]) -> None:
+        self.stage([(name, len(data), [(0, data)] if data else []) for name, data, _ in files])
 
     def _staging(self, name: str, size: int) -> bytearray:
         if len(self._staged.get(name, b"")) != size or name not in self._staged:

@@ -10,7 +10,16 @@ from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk, Fingerprint, Kind
 from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Disk, FileChangedError, Outcome, Place, RootUnavailableError, Step
+from p2psync.ports import (
+    Action,
+    Disk,
+    FileChangedError,
+    Outcome,
+    Place,
+    RootUnavailableError,
+    Step,
+    Whole,
+)
 from tests.support.steps import (
     DIRECTORY,
     OLD_MTIME_NS,
@@ -258,6 +267,40 @@ class DiskContract:
         world.disk.stage([("s-1", 1, [(0, b"1")]), ("s-2", 0, [])])
         world.disk.unstage(["s-1", "s-3"])
         assert world.disk.staged_names() == ["s-2"]
+
+    def test_whole_files_are_staged_and_placed_with_their_metadata(self, world: World) -> None:
+        sent = [file(bytes(size), executable=size % 2 == 0) for size in range(8)]
+        steps = [
+            Step(Action.PLACE, rel(f"file{number}"), each.entry, None, f"s-{number}")
+            for number, each in enumerate(sent)
+        ]
+        world.disk.stage_whole(
+            [
+                Whole(one.staged, each.data, each.entry)
+                for one, each in zip(steps, sent, strict=True)
+            ]
+        )
+        assert world.tree() == {}
+
+        marks = [result.fingerprint for result in world.disk.commit(steps)]
+
+        assert world.tree() == {f"file{size}": bytes(size) for size in range(8)}
+        assert [mark and (mark.size, mark.mtime_ns, mark.executable) for mark in marks] == [
+            (size, OLD_MTIME_NS, size % 2 == 0) for size in range(8)
+        ]
+        assert world.disk.staged_names() == []
+
+    def test_many_files_can_be_read_at_once(self, world: World) -> None:
+        for name in ("one", "two"):
+            world.write(name, name.encode())
+        with world.disk.at_once():
+            assert world.disk.read(Place(rel("one"), 0, 3)) == b"one"
+            assert world.disk.hash_file(rel("two")).content == blake3.blake3(b"two").digest()
+            with pytest.raises(FileChangedError):
+                world.disk.read(Place(rel("none"), 0, 1))
+        world.lose_root()
+        with pytest.raises(RootUnavailableError), world.disk.at_once():
+            pass
 
     # --- committing ------------------------------------------------------------------------
 
