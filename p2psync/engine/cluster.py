@@ -18,6 +18,7 @@ from p2psync.errors import P2psyncError, RefusedError
 from p2psync.ports import Address, AddressStore, Clock, Dialer, Link, Randomness
 from p2psync.protocol.messages import (
     PROTOCOL_VERSION,
+    SWARM,
     Addresses,
     AnyMessage,
     ChunkRequest,
@@ -227,7 +228,7 @@ class Cluster:
             return
         hello = Hello(
             PROTOCOL_VERSION,
-            (),
+            (SWARM,),
             self._software,
             self._membership.digest(),
             self._clock.now_ns(),

@@ -16,6 +16,7 @@ from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.relpath import RelPath
 from p2psync.engine.fetch import Need, fetch_chunks
 from p2psync.engine.session import Session, SessionClosedError
+from p2psync.engine.swarm import Swarm
 from p2psync.errors import P2psyncError
 from p2psync.ports import Disk, FileChangedError, FolderIndex, Place, Whole
 
@@ -41,10 +42,13 @@ def is_small(entry: Entry) -> bool:
 
 
 class Contents:
-    def __init__(self, folder: str, index: FolderIndex, disk: Disk, sessions: Sessions) -> None:
+    def __init__(
+        self, folder: str, index: FolderIndex, disk: Disk, swarm: Swarm, sessions: Sessions
+    ) -> None:
         self._folder = folder
         self._index = index
         self._disk = disk
+        self._swarm = swarm
         self._all_sessions = sessions
         self._next_name = 0
         self._cleared = False
@@ -168,12 +172,20 @@ class Contents:
                 sizes[chunk.digest] = chunk.size
             at += chunk.size
 
+        share = self._swarm.begin(file.entry.content, manifest, name, done, file.sources)
+
         async def deliver(chunks: Sequence[tuple[Digest, bytes]]) -> None:
             pieces = [(at, data) for digest, data in chunks for at in offsets[digest]]
             await asyncio.to_thread(self._disk.stage, [(name, size, pieces)])
+            share.got(digest for digest, _ in chunks)
 
-        needs = [Need(digest, sizes[digest], file.sources) for digest in offsets]
-        left = await fetch_chunks(self._folder, needs, self._sessions, deliver)
+        needs = [
+            Need(digest, sizes[digest], file.sources, number=share.number_of(digest))
+            for digest in offsets
+        ]
+        others = share if share.is_wanted_elsewhere else None
+        left = await fetch_chunks(self._folder, needs, self._sessions, deliver, others)
+        share.tell()
         return None if left else Staged(name, manifest)
 
     async def _done(self, name: str, manifest: Manifest) -> list[bool]:

@@ -8,11 +8,13 @@ from p2psync.core.ids import DeviceID
 from p2psync.engine.exchange import Exchange, ExchangeOwner
 from p2psync.engine.session import Session
 from p2psync.engine.supplier import Supplier, lacking
+from p2psync.engine.swarm import Swarm
 from p2psync.ports import FolderIndex
 from p2psync.protocol.messages import (
     ChunkRequest,
     FolderDigest,
     FolderOffer,
+    Holding,
     IndexAck,
     IndexBatch,
     ManifestRequest,
@@ -20,7 +22,7 @@ from p2psync.protocol.messages import (
 )
 
 IndexMessage = FolderOffer | IndexBatch | IndexAck | FolderDigest | Status
-FolderMessage = IndexMessage | ManifestRequest | ChunkRequest
+FolderMessage = IndexMessage | ManifestRequest | ChunkRequest | Holding
 
 Compare = Callable[[Exchange, FolderDigest], Coroutine[Any, Any, None]]
 
@@ -38,12 +40,14 @@ class Exchanges:
         folder: str,
         index: FolderIndex,
         supplier: Supplier,
+        swarm: Swarm,
         owner: ExchangeOwner,
         compare: Compare,
     ) -> None:
         self._folder = folder
         self._index = index
         self._supplier = supplier
+        self._swarm = swarm
         self._owner = owner
         self._compare = compare
         self._group: asyncio.TaskGroup | None = None
@@ -105,7 +109,8 @@ class Exchanges:
             exchange.session.drop(str(error))
 
     def detach(self, session: Session) -> None:
-        self._exchanges.pop(session, None)
+        if self._exchanges.pop(session, None) is not None:
+            self._swarm.forget(session.peer)
         session.caught_up.discard(self._owner.offers_arrived)
         if (task := self._sending.pop(session, None)) is not None:
             task.cancel()
@@ -121,6 +126,8 @@ class Exchanges:
                 session.answer(self._supplier.manifest(message))
             case ChunkRequest():
                 session.answer(self._supplier.chunks(message))
+            case Holding():
+                self._swarm.heard(session.peer, message, payload)
             case _:
                 # An offer that came before the folder was added is handled beside the reader.
                 async with exchange.turn:

@@ -27,6 +27,7 @@ from p2psync.engine.problems import STOPPED, Problems, held_back
 from p2psync.engine.pull import Puller
 from p2psync.engine.session import Session, SessionClosedError
 from p2psync.engine.supplier import Supplier
+from p2psync.engine.swarm import Swarm
 from p2psync.engine.tasks import together
 from p2psync.engine.verify import Schedule, Verifier
 from p2psync.errors import P2psyncError
@@ -123,7 +124,8 @@ class Folder:
             damaged=self.may_be_mended,
             recorded=self._recorded,
         )
-        contents = Contents(spec.name, index, disk, lambda: self._exchanges.sessions())
+        swarm = Swarm(spec.name, clock, lambda: self._exchanges.sessions(), own=own)
+        contents = Contents(spec.name, index, disk, swarm, lambda: self._exchanges.sessions())
         self._puller = Puller(
             index,
             disk,
@@ -161,7 +163,8 @@ class Folder:
         self._exchanges = Exchanges(
             spec.name,
             index,
-            Supplier(index, disk, self._integrity.suspect),
+            Supplier(index, disk, self._integrity.suspect, swarm.place_of),
+            swarm,
             self,
             self._housekeeping.compare,
         )

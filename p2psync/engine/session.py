@@ -28,6 +28,7 @@ from p2psync.protocol.messages import (
     ChunkRequest,
     Goodbye,
     Hello,
+    Holding,
     ManifestReply,
     ManifestRequest,
     Ping,
@@ -59,6 +60,12 @@ _UNREAD_S = 600.0
 hold what waits for it, some 250 MiB at worst, for as long as it likes."""
 
 Handler = Callable[["Session", AnyMessage, bytes], Awaitable[None]]
+
+
+def _is_replaced(message: AnyMessage, *, by: Roster | Holding) -> bool:
+    if isinstance(message, Holding) and isinstance(by, Holding):
+        return message.folder == by.folder
+    return isinstance(message, Roster) and isinstance(by, Roster)
 
 
 class SessionClosedError(P2psyncError):
@@ -126,6 +133,12 @@ class Session:
             await self.link.close()
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """What the peer said that it understands."""
+        hello = self._connection.peer_hello
+        return hello.features if hello is not None else ()
+
+    @property
     def owes(self) -> bool:
         """Whether the peer left a request unanswered, so that it is of no use to ask it more."""
         return bool(self._owed)
@@ -153,9 +166,11 @@ class Session:
         if len(self._posted) >= _MAX_POSTED:
             self.drop("The peer does not read what it asks for.")
             return
-        if isinstance(message, Roster):
+        if isinstance(message, Roster | Holding):
             # Large, and each holds all that the one before it did.
-            self._posted = deque(one for one in self._posted if not isinstance(one[0], Roster))
+            self._posted = deque(
+                one for one in self._posted if not _is_replaced(one[0], by=message)
+            )
         self._posted.append((message, payload))
         self._to_send.set()
 

@@ -12,7 +12,14 @@ import blake3
 from p2psync.core.ids import Digest
 from p2psync.core.manifest import encode_manifest
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Disk, FileChangedError, FolderIndex, Place, RootUnavailableError
+from p2psync.ports import (
+    Disk,
+    FileChangedError,
+    FolderIndex,
+    Place,
+    RootUnavailableError,
+    StagedPlace,
+)
 from p2psync.protocol.messages import (
     MISSING,
     ChunkReply,
@@ -33,12 +40,18 @@ def lacking(request: ChunkRequest | ManifestRequest) -> ChunkReply | ManifestRep
 
 class Supplier:
     def __init__(
-        self, index: FolderIndex, disk: Disk, suspect: Callable[[set[RelPath]], None]
+        self,
+        index: FolderIndex,
+        disk: Disk,
+        suspect: Callable[[set[RelPath]], None],
+        staged: Callable[[Digest], StagedPlace | None],
     ) -> None:
-        """`suspect` is told of paths whose bytes are not what the index says."""
+        """`suspect` is told of paths whose bytes are not what the index says. `staged`: where a
+        chunk lies of a file that is being fetched."""
         self._index = index
         self._disk = disk
         self._suspect = suspect
+        self._staged = staged
 
     async def chunks(self, request: ChunkRequest) -> tuple[ChunkReply, bytes]:
         digests = [Digest(digest) for digest in request.digests]
@@ -81,8 +94,20 @@ class Supplier:
                     total += len(data)
                     break
                 wrong.add(place.path)
+            if good is None and (staged := self._staged(digest)) is not None:
+                good = self._read_staged(digest, staged, MAX_PAYLOAD - total)
+                total += len(good or b"")
             found.append(good)
         return found, wrong
+
+    def _read_staged(self, digest: Digest, place: StagedPlace, room: int) -> bytes | None:
+        if place.size > room:
+            return None
+        try:
+            data = self._disk.read_staged(place)
+        except OSError:
+            return None
+        return data if blake3.blake3(data).digest() == digest else None
 
     async def manifest(self, request: ManifestRequest) -> tuple[ManifestReply, bytes]:
         """An empty reply where it is not held, or too long to be sent."""

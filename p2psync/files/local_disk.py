@@ -17,7 +17,7 @@ from p2psync.files.staging import staging_area
 from p2psync.files.syscalls import System
 from p2psync.files.trash import Aside, Trash, discard_tree
 from p2psync.files.tree import Tree
-from p2psync.ports import Hashed, Place, Problem, Result, Seen, Step, Walk, Whole
+from p2psync.ports import Hashed, Place, Problem, Result, Seen, StagedPlace, Step, Walk, Whole
 
 
 class _Shared(threading.local):
@@ -124,6 +124,10 @@ class LocalDisk:
     def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
         with self._tree() as tree:
             return staging.staged_chunks(tree, name, manifest)
+
+    def read_staged(self, place: StagedPlace) -> bytes:
+        with self._tree() as tree:
+            return staging.read_staged(tree, place)
 
     def unstage(self, names: Iterable[str]) -> None:
         with self._tree() as tree:

@@ -18,7 +18,7 @@ from p2psync.files.root import STAGING
 from p2psync.files.syscalls import System
 from p2psync.files.tree import Tree
 from p2psync.files.writing import discard, write_all
-from p2psync.ports import FileChangedError, Place, Whole
+from p2psync.ports import FileChangedError, Place, StagedPlace, Whole
 
 Pieces = Sequence[tuple[int, bytes]]
 
@@ -210,6 +210,18 @@ def _fill(system: System, file: int, view: memoryview, offset: int) -> bool:
         view = view[count:]
         offset += count
     return True
+
+
+def read_staged(tree: Tree, place: StagedPlace) -> bytes:
+    system = tree.system
+    file = system.open_staging(staging_area(tree), place.name, create=False)
+    try:
+        buffer = bytearray(place.size)
+        if not _fill(system, file, memoryview(buffer), place.offset):
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+        return bytes(buffer)
+    finally:
+        system.close(file)
 
 
 def unstage(tree: Tree, names: Iterable[str]) -> None:

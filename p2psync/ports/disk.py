@@ -77,6 +77,14 @@ class Whole(NamedTuple):
     entry: Entry
 
 
+class StagedPlace(NamedTuple):
+    """Where bytes lie in a staging file."""
+
+    name: str
+    offset: int
+    size: int
+
+
 class Outcome(Enum):
     DONE = "done"
     CHANGED = "changed"
@@ -140,6 +148,9 @@ class Disk(Protocol):
 
     def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
         """Which chunks of a staging file already have the right bytes (resume after a crash)."""
+
+    def read_staged(self, place: StagedPlace) -> bytes:
+        """Exactly `place.size` bytes. Raises OSError, as where the file has been placed since."""
 
     def unstage(self, names: Iterable[str]) -> None:
         """Drop staging files; missing ones are no error."""

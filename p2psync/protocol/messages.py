@@ -11,6 +11,8 @@ import msgspec
 from msgspec import Meta
 
 PROTOCOL_VERSION = 1
+SWARM = "swarm"
+"""Feature: `Holding` is understood."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -141,6 +143,15 @@ class FolderDigest(Message, frozen=True, tag=16):
     digest: Hash
 
 
+class Holding(Message, frozen=True, tag=17):
+    """The sender is fetching `content` and has these chunks of it already. Payload: a bit for each
+    chunk of the manifest, the first one in the lowest bit of the first byte. Replaces what was said
+    before of this folder. Sent to those who named the feature `SWARM`."""
+
+    folder: Name
+    content: Hash
+
+
 class Goodbye(Message, frozen=True, tag=15):
     """The sender is about to close; `reason` is for people."""
 
@@ -164,4 +175,5 @@ AnyMessage = (
     | Pong
     | Goodbye
     | FolderDigest
+    | Holding
 )

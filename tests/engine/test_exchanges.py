@@ -20,7 +20,7 @@ from tests.support.memory_link import linked
 
 async def test_a_session_that_comes_as_the_work_ends_is_left_alone() -> None:
     nothing = cast(Any, None)
-    exchanges = Exchanges(FOLDER, nothing, nothing, nothing, nothing)
+    exchanges = Exchanges(FOLDER, nothing, nothing, nothing, nothing, nothing)
     hello = Hello(PROTOCOL_VERSION, (), "test", b"\0" * 32, 0)
     session = Session(linked(device_id("ada"), device_id("bob"))[0], hello, ManualClock())
     async with asyncio.TaskGroup() as group:
@@ -33,7 +33,7 @@ async def test_a_session_that_comes_as_the_work_ends_is_left_alone() -> None:
 
 async def test_who_asks_a_folder_that_is_not_at_work_need_not_wait() -> None:
     nothing = cast(Any, None)
-    exchanges = Exchanges(FOLDER, nothing, nothing, nothing, nothing)
+    exchanges = Exchanges(FOLDER, nothing, nothing, nothing, nothing, nothing)
     said: list[AnyMessage] = []
 
     class Asking:

@@ -9,6 +9,7 @@ from p2psync.core.manifest import encode_manifest
 from p2psync.core.relpath import RelPath
 from p2psync.engine import supplier as module
 from p2psync.engine.supplier import Supplier
+from p2psync.ports import StagedPlace
 from p2psync.protocol.messages import MISSING, ChunkRequest, ManifestRequest
 from tests.support.devices import Device
 from tests.support.memory_disk import chunked
@@ -24,7 +25,10 @@ def digest_of(data: bytes) -> Digest:
 class Supply:
     def __init__(self, device: Device) -> None:
         self.suspected: list[RelPath] = []
-        self._supplier = Supplier(device.index, device.disk, self.suspected.extend)
+        self.staged: dict[Digest, StagedPlace] = {}
+        self._supplier = Supplier(
+            device.index, device.disk, self.suspected.extend, lambda digest: self.staged.get(digest)
+        )
 
     async def chunks(self, *digests: Digest) -> tuple[tuple[int, ...], bytes]:
         reply, payload = await self._supplier.chunks(ChunkRequest(5, "f", digests))

@@ -11,6 +11,7 @@ from p2psync.protocol.messages import (
     FolderWithdrawn,
     Goodbye,
     Hello,
+    Holding,
     IndexAck,
     IndexBatch,
     ManifestReply,
@@ -40,4 +41,5 @@ EXAMPLES: list[AnyMessage] = [
     Pong(),
     Goodbye("Bye."),
     FolderDigest("docs", 1, 2, HASH),
+    Holding("docs", HASH),
 ]

@@ -37,6 +37,7 @@ def test_the_numbers_of_messages_are_part_of_the_protocol() -> None:
         "Pong": 14,
         "Goodbye": 15,
         "FolderDigest": 16,
+        "Holding": 17,
     }
 
 

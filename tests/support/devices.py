@@ -18,12 +18,15 @@ from p2psync.engine.problems import Problems
 from p2psync.engine.pull import Puller
 from p2psync.engine.session import Session
 from p2psync.engine.supplier import Supplier
+from p2psync.engine.swarm import Swarm
 from p2psync.protocol.messages import (
     PROTOCOL_VERSION,
+    SWARM,
     AnyMessage,
     ChunkRequest,
     FolderOffer,
     Hello,
+    Holding,
     IndexAck,
     IndexBatch,
     ManifestRequest,
@@ -59,7 +62,8 @@ class Device:
             index, disk, lab.clock, self.problems, self.turn, author=name, brakes=brakes
         )
         self.exchanges: dict[Session, Exchange] = {}
-        self.contents = Contents(FOLDER, index, disk, self._sessions)
+        self.swarm = Swarm(FOLDER, lab.clock, self._sessions, own=self.id)
+        self.contents = Contents(FOLDER, index, disk, self.swarm, self._sessions)
         self.puller = Puller(
             index,
             disk,
@@ -93,7 +97,7 @@ class Device:
             self.problems,
             self.turn,
         )
-        self.supplier = Supplier(index, disk, self.integrity.suspect)
+        self.supplier = Supplier(index, disk, self.integrity.suspect, self.swarm.place_of)
         self.requests = 0
         """Chunks that it was asked for."""
         self.announced = 0
@@ -128,6 +132,8 @@ class Device:
                 await exchange.on_offer(message)
             case IndexBatch():
                 await exchange.on_batch(message, payload)
+            case Holding():
+                self.swarm.heard(session.peer, message, payload)
             case IndexAck():
                 await exchange.on_ack(message)
             case ManifestRequest():
@@ -238,7 +244,7 @@ class Lab:
         ends = linked(one.id, other.id, seed=next(self._seeds))
         serving = []
         for device, link in zip((one, other), ends, strict=True):
-            hello = Hello(PROTOCOL_VERSION, (), "test", b"\0" * 32, 0)
+            hello = Hello(PROTOCOL_VERSION, (SWARM,), "test", b"\0" * 32, 0)
             session = Session(link, hello, ManualClock())
             exchange = Exchange(FOLDER, session, device.index, device)
             device.exchanges[session] = exchange

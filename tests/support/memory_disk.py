@@ -25,6 +25,7 @@ from p2psync.ports import (
     Result,
     RootUnavailableError,
     Seen,
+    StagedPlace,
     Step,
     Walk,
     Whole,
@@ -318,6 +319,13 @@ class MemoryDisk:
                 done.append(blake3.blake3(bytes(staged[at : at + size])).digest() == digest)
                 at += size
             return done
+
+    def read_staged(self, place: StagedPlace) -> bytes:
+        with self._lock:
+            self._begin("read_staged")
+            if place.name not in self._staged:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            return bytes(self._staged[place.name][place.offset : place.offset + place.size])
 
     def unstage(self, names: Iterable[str]) -> None:
         with self._lock:
