@@ -11,6 +11,7 @@ from typing import NamedTuple
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy, merge, rank
+from p2psync.core.observe import Observation
 from p2psync.core.relpath import RelPath
 
 
@@ -87,6 +88,19 @@ def is_news(held: Entry | None, offered: Entry) -> bool:
         return True
     winner, loser = merge(held, offered)
     return winner != held or loser is not None
+
+
+def is_carried_out(decision: Decision, seen: Observation) -> bool:
+    """Whether the decision changes something, and what is seen at the path is the winner, times
+    and all."""
+    winner = decision.winner
+    return (
+        winner != decision.held
+        and not decision.copies
+        and winner.is_live
+        and (winner.kind, winner.content, winner.mtime_ns, winner.executable)
+        == (seen.kind, seen.content, seen.mtime_ns, seen.executable)
+    )
 
 
 def is_removal(decision: Decision) -> bool:

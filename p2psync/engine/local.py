@@ -18,6 +18,7 @@ from p2psync.core.settle import quiet_at
 from p2psync.core.version import Dot
 from p2psync.engine.damaged import Identity, Lost, content_meant, identity, lost_contents
 from p2psync.engine.finding import Finder
+from p2psync.engine.placed import placed_unrecorded
 from p2psync.engine.problems import Problems
 from p2psync.ports import (
     Clock,
@@ -26,6 +27,7 @@ from p2psync.ports import (
     FolderIndex,
     Hashed,
     Held,
+    Offer,
     Problem,
     Row,
     Seen,
@@ -202,7 +204,10 @@ class LocalChanges:
             held = await self._index.held([item.path for item in group])
             lost = await lost_contents(self._index, {identity(item.fingerprint) for item in group})
             rows: list[Row] = []
+            settled: list[tuple[RelPath, Offer]] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
+            observed = {item.path: _observed(item, hashed.get(item.path)) for item in group}
+            placed = await placed_unrecorded(self._index, observed)
             for item in group:
                 content = hashed.get(item.path)
                 if item.fingerprint.kind == Kind.FILE and content is None:
@@ -212,9 +217,14 @@ class LocalChanges:
                 if now is None or not _same(now.fingerprint, read):
                     self._look_again(item.path)
                     continue
+                if (found := placed.get(item.path)) is not None:
+                    manifest = content.manifest if content is not None else None
+                    rows.append(Row(item.path, found.entry, read, manifest))
+                    settled += found.settled
+                    continue
                 self._judge(item, content, read, held.get(item.path), lost, rows, refreshed)
             if rows:
-                await self._index.record(rows)
+                await self._index.record(rows, settled=settled)
                 self.recorded()
             if refreshed:
                 await self._index.refresh(refreshed)
@@ -229,12 +239,7 @@ class LocalChanges:
         rows: list[Row],
         refreshed: list[tuple[RelPath, Fingerprint]],
     ) -> None:
-        if content is not None:
-            seen = Observation(
-                Kind.FILE, content.content, read.size, read.mtime_ns, read.executable
-            )
-        else:
-            seen = Observation(read.kind, item.target)
+        seen = _observed(item, content)
         entry = held.entry if held is not None else None
         seen = as_given(entry, held.fingerprint if held is not None else None, seen)
         manifest = content.manifest if content is not None else None
@@ -360,6 +365,13 @@ async def without_copies(index: FolderIndex, going: Mapping[RelPath, bytes]) -> 
     folder: not moved, deleted."""
     where = await index.find_contents(list(set(going.values())))
     return {path for path, content in going.items() if going.keys() >= set(where.get(content, ()))}
+
+
+def _observed(item: Seen, content: Hashed | None) -> Observation:
+    if content is None:
+        return Observation(item.fingerprint.kind, item.target)
+    read = content.fingerprint
+    return Observation(Kind.FILE, content.content, read.size, read.mtime_ns, read.executable)
 
 
 def _is_large(item: Seen) -> bool:

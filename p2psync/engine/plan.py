@@ -7,13 +7,14 @@ long as that is offered. So none outlives the conflict that it belongs to, over 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from p2psync.core.decide import Copy, Decision, decide, is_news
+from p2psync.core.decide import Copy, Decision, is_news
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.engine.commit import Item, plan
 from p2psync.engine.content import is_small
+from p2psync.engine.wanted import decide_wanted
 from p2psync.ports import FolderIndex, Held, Offer, Wanted
 
 GROUP_FILES = 1000
@@ -80,7 +81,7 @@ class Planner:
     def is_going(self, wanted: Wanted) -> bool:
         """Whether the path is to be deleted."""
         kept = self._kept.get(wanted.path) == wanted.stamp
-        return not kept and not _decide(wanted).winner.is_live
+        return not kept and not decide_wanted(wanted).winner.is_live
 
     async def plan(self, wanted: Sequence[Wanted]) -> Plans:
         present = [self._without_absent(item) for item in wanted]
@@ -91,7 +92,7 @@ class Planner:
         while tasks:
             path = next(iter(tasks))
             task = tasks.pop(path)
-            decision = _decide(task.wanted)
+            decision = decide_wanted(task.wanted)
             keeps = self._keeps(task.wanted, decision)
             if keeps:
                 decision = self._with_winners_copy(decision)
@@ -165,11 +166,6 @@ def _is_damaged(held: Held | None) -> bool:
 
 def _content_of(entry: Entry) -> _Content:
     return entry.content, entry.size
-
-
-def _decide(wanted: Wanted) -> Decision:
-    held = wanted.held.entry if wanted.held is not None else None
-    return decide(wanted.path, held, [(offer.peer, offer.entry) for offer in wanted.offers])
 
 
 def one_group(wanted: list[Wanted]) -> list[Wanted]:

@@ -1,0 +1,94 @@
+"""A process that ends between a commit and its record."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from p2psync.core.entry import Kind
+from tests.support.devices import Device, Lab
+
+
+@pytest.fixture(params=[0, 5])
+async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
+    """With replicas of several orders: of two versions alike it decides which one shows."""
+    lab = Lab(tmp_path, seed=request.param)
+    yield lab
+    await lab.close()
+
+
+class _KilledError(BaseException):
+    """Stands for kill -9."""
+
+
+async def _killed_before_recording(lab: Lab, device: Device) -> Device:
+    """The device restarted, after it was killed when a commit had changed its disk."""
+
+    async def killed(*_: object, **__: object) -> int:
+        raise _KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device.index, "record", killed)
+        with pytest.raises(_KilledError):
+            await device.puller.run_until_idle()
+    await lab.stop(device)
+    return await lab.device(device.name, disk=device.disk)
+
+
+async def _offered(lab: Lab, device: Device) -> None:
+    while not (await device.index.counts()).need_files:
+        lab.changed.clear()
+        await lab.changed.wait()
+
+
+@pytest.mark.parametrize("was", [None, "old"], ids=["new", "edited"])
+@pytest.mark.parametrize("kind", ["file", "link", "directory"])
+async def test_what_it_placed_is_no_version_of_its_own(
+    lab: Lab, kind: str, was: str | None
+) -> None:
+    ada, bob, cyd = devices = await lab.devices("ada bob cyd")
+    for one, other in ((ada, bob), (bob, cyd), (ada, cyd)):
+        lab.connect(one, other)
+    if was is not None:
+        bob.disk.write("it", was)
+    await lab.converge(devices)
+    if was is not None:
+        bob.disk.remove("it")
+    match kind:
+        case "file":
+            bob.disk.write("it", "new")
+        case "link":
+            bob.disk.link("it", "target")
+        case "directory":
+            bob.disk.make_directory("it")
+    await bob.scan()
+    await _offered(lab, ada)
+
+    ada = await _killed_before_recording(lab, ada)
+    await ada.scan()
+    # Someone else has it and deletes it, before anything is heard of the restart.
+    await lab.until(lambda: "it" in cyd.disk.tree() and cyd.disk.tree()["it"] != b"old", cyd)
+    cyd.disk.remove("it")
+    await cyd.scan()
+    for one, other in ((ada, bob), (ada, cyd)):
+        lab.connect(one, other)
+
+    assert await lab.converge([ada, bob, cyd]) == {}
+    entries = await ada.index.entries_after(0, 100)
+    assert [entry.kind for _, path, entry in entries if path == "it"] == [Kind.TOMBSTONE]
+
+
+async def test_an_edit_that_only_looks_alike_is_one(lab: Lab) -> None:
+    """Another time tells that somebody wrote it here."""
+    ada, bob, cyd = devices = await lab.devices("ada bob cyd")
+    for one, other in ((ada, bob), (bob, cyd)):
+        lab.connect(one, other)
+    bob.disk.write("it", "same")
+    await bob.scan()
+    await _offered(lab, ada)
+    lab.clock.advance(5.0)
+    ada.disk.write("it", "same")
+    await ada.scan()
+    (mine,) = [entry for _, _, entry in await ada.index.entries_after(0, 100)]
+    assert mine.version.dot.replica == ada.index.replica
+    assert await lab.converge(devices) == {"it": b"same"}
