@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.e2e.processes import end, eventually
 from tests.race.measuring import bytes_from_author, bytes_on_disk, is_listening
-from tests.race.peers import FIRST_ADDRESS, Failed, Program, free_port
+from tests.race.peers import SERVER, Failed, Program, free_port
 
 _READY_S = 20.0
 _LOOK_EVERY_S = 0.01
@@ -26,7 +26,7 @@ class Batch:
         self.roots: Sequence[Path] = [base / f"{number}" / "root" for number in range(devices)]
         for root in self.roots:
             root.mkdir(parents=True)
-        self.port = free_port(FIRST_ADDRESS)
+        self.port = free_port(SERVER)
         self._running: list[subprocess.Popen[bytes] | None] = [None] * devices
 
     def serve(self) -> list[str]:
@@ -123,11 +123,11 @@ class Rsync(Batch):
         self._config.write_text("\n".join([*lines, "[tree]", f"path = {self.roots[0]}", ""]))
 
     def serve(self) -> list[str]:
-        where = [f"--address={FIRST_ADDRESS}", f"--port={self.port}"]
+        where = [f"--address={SERVER}", f"--port={self.port}"]
         return ["rsync", "--daemon", "--no-detach", f"--config={self._config}", *where]
 
     def fetch(self, device: int) -> list[str]:
-        source = f"rsync://{FIRST_ADDRESS}:{self.port}/tree/"
+        source = f"rsync://{SERVER}:{self.port}/tree/"
         return ["rsync", "-a", "--delete", source, f"{self.roots[device]}/"]
 
 
@@ -143,10 +143,10 @@ class Unison(Batch):
         }
 
     def serve(self) -> list[str]:
-        return ["unison", "-socket", f"{self.port}", "-listen", FIRST_ADDRESS]
+        return ["unison", "-socket", f"{self.port}", "-listen", SERVER]
 
     def fetch(self, device: int) -> list[str]:
-        source = f"socket://{FIRST_ADDRESS}:{self.port}/{self.roots[0]}"
+        source = f"socket://{SERVER}:{self.port}/{self.roots[0]}"
         how = ["-ui", "text", "-batch", "-silent", "-times"]
         return ["unison", str(self.roots[device]), source, *how]
 

@@ -66,4 +66,4 @@ def ratio(ours: float | None, theirs: float | None) -> float | None:
 
 
 def ratio_text(value: float) -> str:
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.95 else f"{value:.2f}"
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from tests.race.measuring import COUNTER, TABLE
-from tests.race.peers import FIRST_ADDRESS
+from tests.race.peers import SERVER
 
 _INSIDE = "P2PSYNC_RACE_INSIDE"
 
@@ -28,8 +28,8 @@ def enter(arguments: Sequence[str]) -> None:
 
 def _prepare() -> None:
     # Devices that were never paired with each other find each other by multicast.
-    for words in ("link set lo up multicast on", "route add 224.0.0.0/4 dev lo"):
-        if why := _run("ip", *words.split()):
+    for line in ("link set lo up multicast on", "route add 224.0.0.0/4 dev lo"):
+        if why := _run("ip", *line.split()):
             raise ValueError(f"The loopback of the race's namespace cannot be set up: {why}")
     # Without nftables one figure of the programs that do not tell it themselves is missing.
     hook = "{ type filter hook output priority 0; }"
@@ -44,7 +44,7 @@ def _prepare() -> None:
             "leaving",
             "ip",
             "saddr",
-            FIRST_ADDRESS,
+            SERVER,
             "counter",
             "name",
             COUNTER,

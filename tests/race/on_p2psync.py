@@ -1,4 +1,4 @@
-"""p2psync as it is by default, each device with an address of its own."""
+"""p2psync as it is by default, on the loopback."""
 
 import contextlib
 import itertools
@@ -11,7 +11,7 @@ from tests.e2e.device import FOLDER
 from tests.e2e.harness import Lab, pair, start_all, stop_all
 from tests.e2e.processes import eventually, in_parallel
 from tests.race.measuring import bytes_on_disk
-from tests.race.peers import Failed, Program, address
+from tests.race.peers import ADDRESS, Failed, Program
 
 _CONNECTED_S = 60.0
 
@@ -21,8 +21,7 @@ class P2psync:
         self._lab = Lab(base)
         try:
             self._devices = [
-                self._lab.prepare(f"{number}", listen=f"{address(number)}:0")
-                for number in range(devices)
+                self._lab.prepare(f"{number}", listen=f"{ADDRESS}:0") for number in range(devices)
             ]
             start_all(self._devices)
             author, *others = self._devices

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.e2e.processes import end, in_parallel
 from tests.race.measuring import bytes_on_disk
-from tests.race.peers import Failed, Program, address, free_port
+from tests.race.peers import ADDRESS, Failed, Program, free_port
 from tests.support import syncthing
 from tests.support.syncthing import Node
 
@@ -18,7 +18,7 @@ class Syncthing:
     def __init__(self, base: Path, devices: int, *, binary: Path) -> None:
         self._nodes: list[Node] = []
         for number in range(devices):
-            where = f"{address(number)}:{free_port(address(number))}"
+            where = f"{ADDRESS}:{free_port(ADDRESS)}"
             self._nodes.append(syncthing.generate(base / f"{number}", where, binary=binary))
         for node in self._nodes:
             node.configure(self._nodes, _FOLDER, options={}, attributes={}, of_folder={})

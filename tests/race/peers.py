@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-FIRST_ADDRESS = "127.0.1.1"
-
-
-def address(device: int) -> str:
-    """Each device has an address of its own on the loopback; the author's is the first."""
-    return f"127.0.1.{device + 1}"
+ADDRESS = "127.0.0.1"
+SERVER = "127.0.1.1"
+"""Of the author where it is a server that never connects to others: what leaves it is counted."""
 
 
 def free_port(host: str) -> int:
