@@ -161,9 +161,9 @@ class Copy(Batch):
 
 def programs() -> list[Program]:
     known: list[tuple[str, str, list[str], int, type[Batch], frozenset[str]]] = [
-        ("rsync", "rsync daemon", ["rsync", "--version"], 2, Rsync, _CANNOT),
+        ("rsync", "rsync", ["rsync", "--version"], 2, Rsync, _CANNOT),
         ("unison", "Unison", ["unison", "-version"], 2, Unison, _CANNOT),
-        ("cp", "cp -a, sync", ["cp", "--version"], 3, Copy, _CANNOT | {"move"}),
+        ("cp", "cp", ["cp", "--version"], 3, Copy, _CANNOT | {"move"}),
     ]
     return [
         Program(name, title, _version(words, at), made, cannot, look_every_s=_LOOK_EVERY_S)

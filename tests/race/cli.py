@@ -14,7 +14,7 @@ from tests.race import batches, namespace, on_p2psync, on_syncthing, page, recor
 from tests.race.peers import Program
 from tests.race.record import Contender, Figures, Machine, Race, Result, WorkDone
 from tests.race.run import Done, Settings, run
-from tests.race.works import Scenario, Sizes, scenarios
+from tests.race.works import Kind, Scenario, Sizes, scenarios
 from tests.support import syncthing
 
 Results = dict[str, dict[str, list[Figures | str]]]
@@ -62,6 +62,7 @@ def race(
                 work.name,
                 work.title,
                 {name: _result(found) for name, found in results[work.name].items()},
+                work.kind is not Kind.IDLE,
             )
             for scenario in listed
             for work in scenario.works

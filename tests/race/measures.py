@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.race.record import Figures, Result
+from tests.race.record import Figures, Result, WorkDone
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB")
 
@@ -15,6 +15,11 @@ class Measure:
     title: str
     value: Callable[[Figures], float | None]
     write: Callable[[Figures], str]
+    of_all: bool = True
+    """False: only of works that go on until they are done, not for a given time."""
+
+    def is_of(self, work: WorkDone) -> bool:
+        return self.of_all or work.is_timed
 
     def of(self, result: Result | None) -> float | None:
         figures = result.median if result else None
@@ -46,10 +51,12 @@ def _memory(figures: Figures) -> str:
     return f"{author:.0f} + {max(others):.0f} MiB"
 
 
-SECONDS = Measure("seconds", lambda one: one.seconds, lambda one: seconds(one.seconds))
+SECONDS = Measure(
+    "seconds", lambda one: one.seconds, lambda one: seconds(one.seconds), of_all=False
+)
 MEASURES = (
     SECONDS,
-    Measure("longest", lambda one: one.longest_s, lambda one: seconds(one.longest_s or 0)),
+    Measure("longest edit", lambda one: one.longest_s, lambda one: seconds(one.longest_s or 0)),
     Measure("on the wire", lambda one: one.wire, lambda one: size(one.wire)),
     Measure(
         "sent by author", lambda one: one.sent_by_author, lambda one: size(one.sent_by_author or 0)

@@ -24,7 +24,7 @@ def write(race: Race, docs: Path) -> None:
 
 def rendered(race: Race) -> str:
     tables = [
-        f"### {measure.title.capitalize() if measure.title.islower() else measure.title}\n\n{table}"
+        f"### {measure.title[0].upper()}{measure.title[1:]}\n\n{table}"
         for measure in MEASURES
         if (table := _table(measure, race))
     ]
@@ -51,7 +51,7 @@ def _table(measure: Measure, race: Race) -> str:
     rows = [
         [work.title, *_cells(measure, work, race)]
         for work in race.works
-        if any(measure.of(result) is not None for result in work.results.values())
+        if measure.is_of(work) and any(measure.of(one) is not None for one in work.results.values())
     ]
     if not rows:
         return ""

@@ -1,5 +1,7 @@
 """The seconds of each work as bars."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pygal
@@ -34,13 +36,28 @@ def draw(race: Race) -> str:
         ),
     )
     # Bars are drawn from below.
-    works = list(reversed(race.works))
+    works = [work for work in reversed(race.works) if SECONDS.is_of(work)]
     chart.x_labels = [work.title for work in works]
-    for one in race.contenders:
-        chart.add(one.title, [SECONDS.of(work.results.get(one.name)) for work in works])
+    bars = {
+        one.title: [SECONDS.of(work.results.get(one.name)) for work in works]
+        for one in race.contenders
+    }
+    for title, values in bars.items():
+        chart.add(title, values)
+    chart.y_labels = marks = _marks([value for values in bars.values() for value in values if value])
+    chart.zero = marks[0]
     chart.add_xml_filter(_still)
     drawn: str = chart.render()
     return drawn + "\n"
+
+
+def _marks(values: Sequence[float]) -> list[float]:
+    """Few enough for their numbers to have room, and all values between the outer ones."""
+    lowest, highest = min(values, default=1.0), max(values, default=1.0)
+    begin, end = math.floor(math.log10(lowest)), math.ceil(math.log10(highest))
+    marks = [step * 10.0**power for power in range(begin, end + 1) for step in (1, 3)]
+    above = [mark for mark in marks if mark >= highest]
+    return [mark for mark in marks if lowest / 4 < mark < highest] + above[:1]
 
 
 def _still(root: Any) -> Any:

@@ -45,6 +45,8 @@ class WorkDone(Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     title: str
     results: dict[str, Result]
+    is_timed: bool = True
+    """Whether its seconds tell anything: it does not go on for a given time."""
 
 
 class Contender(Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,7 @@ def table(work: WorkDone, contenders: Sequence[Contender]) -> str:
     told = [
         measure
         for measure in MEASURES
-        if any(measure.of(result) is not None for result in work.results.values())
+        if measure.is_of(work) and any(measure.of(one) is not None for one in work.results.values())
     ]
     rows = [
         ["", *(measure.title for measure in told)],

@@ -26,6 +26,7 @@ def a_race(*, failed: str | None = None) -> Race:
                 {"p2psync": Result((OURS,)), "other": Result((THEIRS,), failed)},
             ),
             WorkDone("edit", "3 edits", {"p2psync": Result((OURS,))}),
+            WorkDone("idle", "30 s", {"p2psync": Result((OURS,))}, is_timed=False),
         ),
     )
 
@@ -46,11 +47,22 @@ def test_a_table_has_the_ratio_of_ours_to_theirs() -> None:
 
 def test_what_a_program_cannot_do_is_a_dash_and_what_it_failed_at_is_told() -> None:
     told = report.text(a_race(failed="it ended with 3"))
-    small, edit = told.split("\n\n")
+    small, edit, _ = told.split("\n\n")
 
     assert row(small, "Other ")[1] == "failed"
     assert "Other failed: it ended with 3" in small
     assert row(edit, "Other")[1] == "-"
+
+
+def test_the_seconds_of_a_given_time_are_told_nowhere() -> None:
+    idle = report.text(a_race()).split("\n\n")[2]
+    seconds_table, *others = page.rendered(a_race()).split("###")[1:]
+
+    assert "CPU seconds" in idle
+    assert row(idle, "on the wire")[0] == "on the wire"
+    assert "| 30 s |" not in seconds_table
+    assert all("| 30 s |" in table for table in others)
+    assert "30 s" not in draw(a_race())
 
 
 def test_the_median_is_of_each_figure_by_itself() -> None:
