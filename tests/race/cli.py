@@ -6,7 +6,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from tests.e2e.processes import REPOSITORY
@@ -16,6 +16,9 @@ from tests.race.record import Contender, Figures, Machine, Race, Result, WorkDon
 from tests.race.run import Done, Settings, run
 from tests.race.works import Kind, Scenario, Sizes, scenarios
 from tests.support import syncthing
+
+_LONGEST_PLACE = 64
+_INTERRUPTED = 130
 
 Results = dict[str, dict[str, list[Figures | str]]]
 """By work and program, a figure or a failure for each run."""
@@ -33,13 +36,12 @@ def race(
     *,
     repeat: int,
     place: Path | None,
-    tell: Callable[[str], None],
 ) -> Race:
     """Those that are not installed are left out, and told. They take turns in each round."""
     present = [program for program in contenders if program.version is not None]
     absent = [program.title for program in contenders if program.version is None]
     for title in absent:
-        tell(f"{title} is not installed: nothing is known about it.")
+        settings.tell(f"{title} is not installed: nothing is known about it.")
     machine = _machine(place)
     listed = scenarios(settings.sizes)
     results: Results = {work.name: {} for scenario in listed for work in scenario.works}
@@ -51,7 +53,6 @@ def race(
                 done = _run_in_fresh(program, scenario, wanted, settings, place)
                 for name, found in done.items():
                     results[name].setdefault(program.name, []).append(found)
-                    tell(f"{program.title}: {name}: {_briefly(found)}")
     return Race(
         machine,
         repeat,
@@ -71,14 +72,9 @@ def race(
     )
 
 
-def _briefly(found: Figures | str) -> str:
-    return found if isinstance(found, str) else f"{found.seconds:.2f} s"
-
-
 def _run_in_fresh(
     program: Program, scenario: Scenario, wanted: Set[str], settings: Settings, place: Path | None
 ) -> Done:
-    # The names of sockets below it may not be long.
     base = Path(tempfile.mkdtemp(prefix="race-", dir=scenario.place or place))
     try:
         return run(program, scenario, wanted, base, settings)
@@ -139,12 +135,26 @@ def _parser(works: Sequence[str], standard: Sequence[str]) -> argparse.ArgumentP
     add("--repeat", type=int, default=1, metavar="N", help="runs, of which the median is told [1]")
     add("--scale", type=float, default=1.0, help="all sizes are multiplied by it [1]")
     add("--limit", type=float, default=1800.0, help="seconds for each work [1800]")
-    add("--dir", type=Path, help="where to work [temporary]")
-    add("--syncthing", type=Path, default=syncthing.DEBIANS, help="which one [%(default)s]")
+    add("--dir", type=_directory, help="where to work [temporary]")
+    add("--syncthing", type=_resolved, default=syncthing.DEBIANS, help="which one [%(default)s]")
     add("--json", type=Path, metavar="FILE", help="write what was found to it")
     add("--from-json", type=Path, metavar="FILE", help="show what was found then, and race not")
     add("--write-docs", action="store_true", help="put it into docs/performance.md and .svg")
     return parser
+
+
+def _resolved(text: str) -> Path:
+    """Programs are started in directories of their own."""
+    return Path(text).resolve()
+
+
+def _directory(text: str) -> Path:
+    place = _resolved(text)
+    if not place.is_dir():
+        raise argparse.ArgumentTypeError(f"{place} is not a directory; make it.")
+    if len(os.fsencode(place)) > _LONGEST_PLACE:
+        raise argparse.ArgumentTypeError(f"{place} is too long for the names of sockets below it.")
+    return place
 
 
 def main(arguments: Sequence[str] | None = None, *, docs: Path = REPOSITORY / "docs") -> int:
@@ -167,15 +177,20 @@ def main(arguments: Sequence[str] | None = None, *, docs: Path = REPOSITORY / "d
             found = race(
                 [program for program in contenders if program.name in systems],
                 wanted,
-                Settings(Sizes().scaled(given.scale), given.limit),
+                Settings(
+                    Sizes().scaled(given.scale),
+                    given.limit,
+                    tell=lambda line: print(line, file=sys.stderr, flush=True),
+                ),
                 repeat=given.repeat,
                 place=given.dir,
-                tell=lambda line: print(line, file=sys.stderr, flush=True),
             )
         return _show(found, given.json, docs if given.write_docs else None)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _chosen(

@@ -44,7 +44,9 @@ def draw(race: Race) -> str:
     }
     for title, values in bars.items():
         chart.add(title, values)
-    chart.y_labels = marks = _marks([value for values in bars.values() for value in values if value])
+    chart.y_labels = marks = _marks(
+        [value for values in bars.values() for value in values if value]
+    )
     chart.zero = marks[0]
     chart.add_xml_filter(_still)
     drawn: str = chart.render()

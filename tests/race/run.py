@@ -4,7 +4,7 @@ import os
 import statistics
 import subprocess
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Settings:
     sizes: Sizes
     limit_s: float
     """For each work."""
+    tell: Callable[[str], None]
+    """Hears of each work when it is done."""
 
 
 def run(
@@ -55,17 +57,20 @@ def run(
         peers = program.make(base, scenario.devices)
         try:
             for work in works:
-                done[work.name] = _measure(work, peers, program.look_every_s, settings)
+                done[work.name] = figures = _measure(work, peers, program, settings)
+                settings.tell(f"{program.title}: {work.title}: {figures.seconds:.2f} s")
         finally:
             peers.close()
     except (Failed, AssertionError, RuntimeError, OSError, subprocess.SubprocessError) as error:
         failed, *unreached = [work.name for work in works if work.name not in done]
-        done[failed] = " ".join(str(error).split())[:500]
+        done[failed] = why = " ".join(str(error).split())[:500]
+        settings.tell(f"{program.title}: “{failed}” failed: {why}")
         done.update((name, f"not tried after “{failed}” failed") for name in unreached)
     return {name: figures for name, figures in done.items() if name in wanted}
 
 
-def _measure(work: Work, peers: Peers, every_s: float, settings: Settings) -> Figures:
+def _measure(work: Work, peers: Peers, program: Program, settings: Settings) -> Figures:
+    every_s = program.look_every_s
     if work.kind is not Kind.COLD:
         _rest(peers, every_s, settings.limit_s)
     else:

@@ -22,8 +22,8 @@ def raced(
 ) -> tuple[Race, list[str]]:
     told: list[str] = []
     wanted = frozenset(works.split(","))
-    settings = Settings(TINY, limit_s=0.05)
-    done = cli.race(contenders, wanted, settings, repeat=repeat, place=place, tell=told.append)
+    settings = Settings(TINY, limit_s=0.05, tell=told.append)
+    done = cli.race(contenders, wanted, settings, repeat=repeat, place=place)
     return done, told
 
 
@@ -60,10 +60,11 @@ def test_works_that_were_not_asked_for_are_not_told(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_kept_and_the_race_goes_on(tmp_path: Path) -> None:
-    done, _ = raced(tmp_path, fake(flaw="ends"), fake("other"), works="small,big")
+    done, told = raced(tmp_path, fake(flaw="ends"), fake("other"), works="small,big")
 
     assert [work.results["p2psync"].failed for work in done.works] == ["it ended with 3"] * 2
     assert all(work.results["other"].median for work in done.works)
+    assert told[0] == "P2psync: “small” failed: it ended with 3"
 
 
 def test_nothing_is_left_where_it_worked(tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ def test_a_file_that_is_missing_is_told_in_a_sentence(
         ["--systems", "carrier-pigeon"],
         ["--repeat", "0"],
         ["--scale", "0"],
+        ["--dir", "/absent"],
     ],
 )
 def test_what_is_not_known_is_refused_before_anything_runs(
@@ -113,6 +115,18 @@ def test_what_is_not_known_is_refused_before_anything_runs(
 
     assert ended.value.code == 2
     assert "usage: race" in capsys.readouterr().err
+
+
+def test_a_place_below_which_sockets_would_have_too_long_names_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / ("long" * 20)
+    place.mkdir()
+
+    with pytest.raises(SystemExit):
+        cli.main(["--dir", str(place)])
+
+    assert "is too long for the names of sockets" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_documentation_names_every_work_and_program_and_has_marks_for_the_next_race() -> None:
