@@ -20,6 +20,7 @@ class Copier:
         self._begun = 0
 
     def begin(self) -> None:
+        assert not self._runs
         self._runs = True
         self._begun += 1
 

@@ -88,11 +88,11 @@ def test_times_that_were_rounded_to_microseconds_agree_and_others_do_not() -> No
 
 
 def test_what_programs_keep_in_a_root_is_no_part_of_the_tree(tmp_path: Path) -> None:
-    for path in (".p2psync/folder", ".stfolder/marker", "below/.p2psync-is-the-users"):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
+    for path in (".p2psync/folder", ".stfolder/marker", "below/.p2psync/of the user"):
+        (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
 
-    assert outline(tmp_path).keys() == {"below/.p2psync-is-the-users"}
+    assert outline(tmp_path).keys() == {"below/.p2psync/of the user"}
 
 
 def test_a_program_that_runs_once_and_ends_takes_part(tmp_path: Path) -> None:
