@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tests.oracle import on_syncthing, report
+from tests.oracle import report
 from tests.oracle.hub import has_hosts
 from tests.oracle.on_batches import Rclone, Unison, has
 from tests.oracle.on_p2psync import P2psync
@@ -16,6 +16,7 @@ from tests.oracle.on_syncthing import Syncthing
 from tests.oracle.run import Outcome, Plan, Run, device_name
 from tests.oracle.sampler import Sampler
 from tests.oracle.system import System
+from tests.support import syncthing
 
 _OURS = "p2psync"
 _MAKERS: Mapping[str, Callable[[Path, int], System]] = {
@@ -27,7 +28,7 @@ _MAKERS: Mapping[str, Callable[[Path, int], System]] = {
 
 
 def _is_there(name: str) -> bool:
-    return name == _OURS or (on_syncthing.is_installed() if name == "syncthing" else has(name))
+    return name == _OURS or (syncthing.is_installed() if name == "syncthing" else has(name))
 
 
 def check(

@@ -2,81 +2,27 @@
 where that can be, else on loopback."""
 
 import contextlib
-import http.client
-import json
-import shutil
 import signal
 import socket
 import subprocess
 import time
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from scripts import bench_syncthing
 from tests.e2e.processes import end, eventually
 from tests.oracle.actions import Abilities
 from tests.oracle.hub import Hub, has_hosts
 from tests.oracle.run import device_name
 from tests.oracle.settling import settled
+from tests.support import syncthing
+from tests.support.syncthing import Node
 
 _FOLDER = "check"
 _READY_S = 40.0
 _RESCAN_EVERY_S = 3.0
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "STNOUPGRADE": "1", "STMONITORED": "yes"}
-"""The last one makes the daemon one process, so that to kill it is to kill all of it."""
-
-
-@dataclass(slots=True)
-class _Node:
-    home: Path
-    root: Path
-    address: str
-    enter: tuple[str, ...]
-    device: str = ""
-    key: str = ""
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def socket(self) -> Path:
-        return self.home / "api"
-
-    def launch(self) -> None:
-        self.socket.unlink(missing_ok=True)
-        words = ["syncthing", "serve", f"--home={self.home}", "--no-browser", "--no-restart"]
-        with (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.enter, "setpriv", "--pdeathsig", "KILL", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**_ENVIRONMENT, "HOME": str(self.home)},
-            )
-
-    def ask(self, question: str, *, method: str = "GET") -> dict[str, Any]:
-        """Raises OSError or ValueError."""
-        connection = http.client.HTTPConnection("localhost", timeout=10)
-        with contextlib.closing(connection):
-            connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.sock.settimeout(10)
-            connection.sock.connect(str(self.socket))
-            try:
-                connection.request(method, f"/rest/{question}", headers={"X-API-Key": self.key})
-                answer = connection.getresponse().read()
-            except http.client.HTTPException as error:
-                raise ValueError(str(error)) from error
-        found: dict[str, Any] = json.loads(answer) if answer.strip() else {}
-        return found
-
-    def is_up(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is not None:
-            raise RuntimeError(f"syncthing ended: {(self.home / 'log').read_text()[-2000:]}")
-        with contextlib.suppress(OSError, ValueError):
-            return bool(self.ask("system/status").get("myID"))
-        return False
+_OPTIONS = {"reconnectionIntervalS": "2", "setLowPriority": "false"}
+_ATTRIBUTES = {"fsWatcherDelayS": "1"}
+_OF_FOLDER = {"maxConflicts": "-1"}
 
 
 class Syncthing:
@@ -84,44 +30,38 @@ class Syncthing:
     abilities = Abilities()
 
     def __init__(self, base: Path, devices: int) -> None:
-        version = bench_syncthing.version()
+        version = syncthing.version()
         assert version is not None
-        self.version = version.split()[-1]
+        self.version = version
         self._hub = Hub(devices) if has_hosts() else None
         self._frozen: set[int] = set()
-        self._nodes: list[_Node] = []
+        self._nodes: list[Node] = []
         try:
             for number in range(devices):
                 self._nodes.append(self._generate(base / device_name(number), number))
             for node in self._nodes:
-                _configure(node, self._nodes)
+                node.configure(
+                    self._nodes,
+                    _FOLDER,
+                    options=_OPTIONS,
+                    attributes=_ATTRIBUTES,
+                    of_folder=_OF_FOLDER,
+                )
                 node.launch()
             self.roots: Sequence[Path] = [node.root for node in self._nodes]
             for node in self._nodes:
-                eventually(node.is_up, within=_READY_S, what="syncthing answers")
+                _wait_until_up(node)
         except BaseException:
             self.close()
             raise
 
-    def _generate(self, place: Path, number: int) -> _Node:
+    def _generate(self, place: Path, number: int) -> Node:
         if self._hub is not None:
             address, enter = f"{self._hub.address(number)}:22000", self._hub.hosts[number].enter
         else:
             with socket.create_server(("127.0.0.1", 0)) as held:
                 address, enter = f"127.0.0.1:{held.getsockname()[1]}", ()
-        node = _Node(place / "home", place / "root", f"tcp://{address}", enter)
-        node.home.mkdir(parents=True)
-        (node.root / ".stfolder").mkdir(parents=True)
-        subprocess.run(
-            ["syncthing", "generate", f"--home={node.home}", "--no-default-folder"],
-            env={**_ENVIRONMENT, "HOME": str(node.home)},
-            capture_output=True,
-            check=True,
-        )
-        config = ET.parse(node.home / "config.xml").getroot()
-        node.device = config.find("device").attrib["id"]  # type: ignore[union-attr]
-        node.key = config.findtext("gui/apikey") or ""
-        return node
+        return syncthing.generate(place, address, enter=enter)
 
     def is_private(self, path: str) -> bool:
         top, name = path.partition("/")[0], path.rpartition("/")[2]
@@ -141,7 +81,7 @@ class Syncthing:
     def start(self, device: int) -> None:
         node = self._nodes[device]
         node.launch()
-        eventually(node.is_up, within=_READY_S, what="syncthing answers")
+        _wait_until_up(node)
 
     def part(self, group: frozenset[int]) -> None:
         if self._hub is not None:
@@ -205,19 +145,11 @@ class Syncthing:
             self.heal()
 
 
-def is_installed() -> bool:
-    return shutil.which("syncthing") is not None
+def _wait_until_up(node: Node) -> None:
+    def is_up() -> bool:
+        node.assert_runs()
+        with contextlib.suppress(OSError, ValueError):
+            return bool(node.ask("system/status").get("myID"))
+        return False
 
-
-def _configure(node: _Node, nodes: Sequence[_Node]) -> None:
-    """As the benchmark's pair, for any number and with a quick watcher."""
-    bench_syncthing.write_config(
-        node.home,
-        root=node.root,
-        options={"listenAddress": node.address, "reconnectionIntervalS": "2"},
-        api=str(node.socket),
-        folder=_FOLDER,
-        watcher_delay_s=1,
-        members=[(each.device, each.home.parent.name, each.address) for each in nodes],
-        of_folder={"maxConflicts": "-1"},
-    )
+    eventually(is_up, within=_READY_S, what="syncthing answers")
