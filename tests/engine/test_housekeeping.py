@@ -203,8 +203,8 @@ async def test_the_index_is_read_once_for_a_digest_however_many_peers_tell_their
     await lab.converge(devices)
     read.clear()
     exchanges = list(ada.exchanges.values())
-    told = [FolderDigest(FOLDER, each.received, ada.index.sequence, right) for each in exchanges]
-    await asyncio.gather(*map(keeping.compare, exchanges, told))
+    both = [FolderDigest(FOLDER, each.received, ada.index.sequence, right) for each in exchanges]
+    await asyncio.gather(*map(keeping.compare, exchanges, both))
     assert read == [ada.index.sequence]
 
 
