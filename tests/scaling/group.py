@@ -26,6 +26,7 @@ from tests.simulation.world import World, opened_world
 from tests.support.played_keys import own_device
 
 _POLL_S = 0.02
+_TURNS_S = 0.25
 _QUIET_S = 2.0
 _LONGEST_S = 600.0
 _MINUTE_S = 60.0
@@ -131,11 +132,12 @@ class Group:
             device.count_anew()
 
     async def _pass(self, seconds: float) -> None:
-        # The loop's bound is for schedules of a few devices.
+        # The loop's bound is for schedules of few devices; in a group much happens at once.
         end = self.world.loop.time() + seconds
+        step = _TURNS_S / len(self.devices)
         while (left := end - self.world.loop.time()) > 0:
             self.world.loop.count_anew()
-            await asyncio.sleep(min(left, 1.0))
+            await asyncio.sleep(min(left, step))
         self.world.trace.check()
 
     def _cost(self, seconds: float) -> Cost:

@@ -1,6 +1,7 @@
 """Draws what was found. Equal results give equal bytes."""
 
 import math
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from pygal.style import DefaultStyle
 _PLAYED = ("mesh", "star", "rings-8", "rings-4")
 _OVERLAYS = ("line", "ring", "rings-4", "rings-6", "rings-8")
 _FAR = 10_000_000
+
+# For plugins of it, which we have none of: Python warns of its kind at each import that fails.
+sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal.PluginImportFixer)]
 
 _COLORS = ("#c1272d", "#1f5fa8", "#2e8b57", "#e69f00", "#7b4b94", "#444444")
 
@@ -127,6 +131,7 @@ def _plot(
         width=720,
         height=420,
         legend_at_bottom=True,
+        margin_right=50,
         dots_size=3,
         style=DefaultStyle(
             font_family="sans-serif",
@@ -142,11 +147,23 @@ def _plot(
     chart.uuid = "chart"
     chart.add_xml_filter(_plain)
     listed = {name: sorted(points) for name, points in lines.items()}
+    if logarithmic:
+        chart.y_labels = _round_numbers(
+            [height for points in listed.values() for _, height in points]
+        )
     chart.x_labels = sorted({at for points in listed.values() for at, _ in points})
     for name, points in listed.items():
         if points:
             chart.add(name, points)
     return chart
+
+
+def _round_numbers(heights: Sequence[float]) -> list[float]:
+    """Few enough to be read."""
+    low, high = math.log10(min(heights)), math.log10(max(heights))
+    digits = (1,) if high - low > 3 else (1, 2, 5)
+    found = [digit * 10.0**power for power in range(-9, 12) for digit in digits]
+    return [each for each in found if low <= math.log10(each) <= high]
 
 
 def _plain(svg: ET.Element) -> ET.Element:

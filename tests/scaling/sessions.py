@@ -53,15 +53,15 @@ async def measure(pairs: int) -> Taken:
 class _Pairs:
     """Sessions of both ends, all in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int) -> None:
         self._sessions: list[Session] = []
         self._tasks: list[asyncio.Task[str]] = []
-        self._strangers = 0
+        self._strangers = 2 * count
         self._all_met = asyncio.Event()
 
     @classmethod
     async def made(cls, client: Device, server: Device, count: int) -> "_Pairs":
-        pairs = cls()
+        pairs = cls(count)
         contexts = client.client(server), server.server(client)
         for _ in range(count):
             ends = tcp_pair()
@@ -83,7 +83,6 @@ class _Pairs:
             )
             for link in links:
                 session = Session(link, Hello(1, (), "scaling", bytes(32), 0), SystemClock())
-                pairs._strangers += 1
                 pairs._sessions.append(session)
                 pairs._tasks.append(asyncio.create_task(session.run(pairs._serve)))
         async with asyncio.timeout(_PATIENCE_S):
