@@ -22,7 +22,7 @@ _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _RESULTS = "scaling.json"
 _PAGE = "scaling.md"
 
-_DEVICES = (2, 4, 8, 16, 32, 64, 128)
+_DEVICES = (2, 4, 8, 16, 32, 64)
 _LARGE_GROUPS = (64, 128, 256, 512)
 _LEAST_OVERLAY = 16
 """Below, an overlay of eight neighbours is hardly another thing than the mesh."""
@@ -53,7 +53,7 @@ def tasks(arguments: argparse.Namespace) -> Iterator[Task]:
         "graphs": [
             task("graphs", count, shape)
             for shape in SHAPES
-            for count in (*arguments.devices, *_LARGE_GROUPS)
+            for count in sorted({*arguments.devices, *_LARGE_GROUPS})
             if count >= _LEAST_OVERLAY
         ],
         "away": [task("away", each, shape) for shape in SHAPES for each in _AWAY_PERCENT],
