@@ -4,6 +4,7 @@ concern, and what every session begins with: rosters, addresses, offers of folde
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Protocol
 
 from p2psync.core.ids import DeviceID, short_device_id
@@ -17,6 +18,7 @@ from p2psync.engine.supplier import lacking
 from p2psync.errors import P2psyncError, RefusedError
 from p2psync.ports import Address, AddressStore, Clock, Dialer, Link, Randomness
 from p2psync.protocol.messages import (
+    MAX_ADDRESSES,
     PROTOCOL_VERSION,
     SWARM,
     Addresses,
@@ -321,7 +323,7 @@ class Cluster:
             self.skews_ns[peer] = skew
         if hello.roster != self._membership.digest():
             session.post(Roster(), self._membership.encoded())
-        session.post(Addresses(tuple(self._addresses_to_tell(peer))))
+        session.post(Addresses(tuple(islice(self._addresses_to_tell(peer), MAX_ADDRESSES))))
         for folder in list(self._folders.values()):
             await self._attach(folder, session)
 
@@ -343,13 +345,17 @@ class Cluster:
                 _log.warning("roster device=%s problem=%s", short_device_id(session.peer), error)
 
     def _addresses_to_tell(self, peer: DeviceID) -> Iterable[tuple[DeviceID, str, int]]:
+        """The best one of every member before the next of any, for a large group has more than a
+        message takes."""
         # No host: the one at which the peer sees this device.
         if port := self._listen_port():
             yield self._own, "", port
-        for device in self._membership.members:
-            if device != peer:
-                for host, port in self._book.last_worked(device, _ADDRESSES_TOLD):
-                    yield device, host, port
+        others = [device for device in self._membership.members if device != peer]
+        worked = [self._book.last_worked(device, _ADDRESSES_TOLD) for device in others]
+        for at in range(_ADDRESSES_TOLD):
+            for device, known in zip(others, worked, strict=True):
+                if at < len(known):
+                    yield device, *known[at]
 
     async def _learn_addresses(self, session: Session, message: Addresses) -> None:
         own_host = session.link.remote_address.rpartition(":")[0].strip("[]")

@@ -34,6 +34,10 @@ class Housekeeping:
         self._exchanges = exchanges
         self._told: tuple[int, ...] = ()
         """Sequences at which a digest was last sent."""
+        self._made: tuple[int, bytes] | None = None
+        """The last digest and its sequence. To make one reads the whole index, and every peer
+        tells its own for a change that came to all."""
+        self._making = asyncio.Lock()
 
     async def run(self, members: Callable[[], Iterable[DeviceID]]) -> None:
         """Until cancelled. `members` are all who may hold the folder, connected or not."""
@@ -66,8 +70,10 @@ class Housekeeping:
         # Of this moment: what comes while the digest is made is not in it.
         received = [(each, each.received) for each in self._exchanges()]
         now = (self._index.sequence, *(sequence for _, sequence in received))
+        if now == self._told:
+            return
         digest = await self._digest()
-        if now == self._told or digest is None:
+        if digest is None or now[0] != self._index.sequence:
             return
         self._told = now
         for exchange, sequence in received:
@@ -76,9 +82,10 @@ class Housekeeping:
     async def compare(self, exchange: Exchange, told: FolderDigest) -> None:
         """Two devices at rest that know each other's whole index hold the same; if not, the whole
         index is exchanged anew."""
+        if not self._is_of_now(told, exchange):
+            return
         digest = await self._digest()
-        knows_all = (told.sequence, told.received) == (exchange.received, self._index.sequence)
-        if digest is None or digest == told.digest or not knows_all:
+        if digest is None or digest == told.digest or not self._is_of_now(told, exchange):
             return
         _log.warning(
             "drift found folder=%s device=%s", self._folder, short_device_id(exchange.peer)
@@ -87,11 +94,16 @@ class Housekeeping:
         # The next session begins with all of the peer's index.
         exchange.session.drop("The indexes have drifted apart and are exchanged anew.")
 
+    def _is_of_now(self, told: FolderDigest, exchange: Exchange) -> bool:
+        return (told.sequence, told.received) == (exchange.received, self._index.sequence)
+
     async def _digest(self) -> bytes | None:
         """Of all that is held here at the present sequence; None while that is not all that is
         wanted."""
-        if not self._is_at_rest() or (await self._index.counts()).need_files:
-            return None
-        sequence = self._index.sequence
-        digest = await self._index.digest()
-        return digest if sequence == self._index.sequence else None
+        async with self._making:
+            if not self._is_at_rest() or (await self._index.counts()).need_files:
+                return None
+            sequence = self._index.sequence
+            if self._made is None or self._made[0] != sequence:
+                self._made = (sequence, await self._index.digest())
+            return self._made[1] if sequence == self._index.sequence else None

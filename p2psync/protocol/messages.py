@@ -19,6 +19,7 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Hash = Annotated[bytes, Meta(min_length=32, max_length=32)]
 
 MAX_CHUNKS_IN_REQUEST = 1024
+MAX_ADDRESSES = 512
 MISSING = -1
 """In place of a chunk's size: the supplier does not have it (any more)."""
 
@@ -121,7 +122,7 @@ class Addresses(Message, frozen=True, tag=12):
             tuple[Hash, Annotated[str, Meta(max_length=255)], Annotated[int, Meta(ge=1, le=65535)]],
             ...,
         ],
-        Meta(max_length=512),
+        Meta(max_length=MAX_ADDRESSES),
     ]
 
 

@@ -17,6 +17,7 @@ from p2psync.engine.session import Session
 from p2psync.errors import ConfigError, P2psyncError
 from p2psync.ports import Link
 from p2psync.protocol.messages import (
+    MAX_ADDRESSES,
     MISSING,
     PROTOCOL_VERSION,
     Addresses,
@@ -363,6 +364,26 @@ async def test_a_flood_of_addresses_is_not_passed_on_nor_written_down(site: Site
     told = [one for one in await bob.is_up_to_date() if isinstance(one, Addresses)]
     assert told == [Addresses(((EVE.device, "192.0.2.9", 1),))]
     assert site.store.saved == [(EVE.device, "192.0.2.9", 1)]
+
+
+async def test_in_a_large_group_a_peer_is_told_of_every_member_and_no_more_than_it_takes(
+    site: Site,
+) -> None:
+    members = [own_device(f"nobody {number}").device for number in range(MAX_MEMBERS_LEARNED - 2)]
+    statements = map(invented, range(len(members)))
+    await site.membership.learn(statements)
+    assert len(site.membership.members) == MAX_MEMBERS_LEARNED
+    for number, device in enumerate(members):
+        for network in (1, 2, 3):
+            site.book.worked(device, (f"10.{network}.{number // 250}.{number % 250}", 1))
+
+    bob = site.link(BOB)
+    await bob.introduce()
+
+    (told,) = [one for one in await bob.is_up_to_date() if isinstance(one, Addresses)]
+    assert len(told.known) == MAX_ADDRESSES
+    assert {device for device, *_ in told.known} == {ADA.device, *members}
+    assert sum(host.startswith("10.3.") for _, host, _ in told.known) == len(members)
 
 
 async def test_members_cannot_send_this_device_to_its_own_services(site: Site) -> None:

@@ -128,15 +128,7 @@ async def test_a_digest_names_what_had_come_when_it_was_made(
     told: list[AnyMessage] = []
     monkeypatch.setattr(exchange.session, "post", told.append)
 
-    keeping = Housekeeping(
-        FOLDER,
-        bob.index,
-        bob.disk,
-        bob.turn,
-        is_at_rest=lambda: True,
-        exchanges=lambda: list(bob.exchanges.values()),
-    )
-    await keeping._tell_digest()
+    await housekeeping(bob)._tell_digest()
 
     assert exchange.received > known
     assert [each.received for each in told if isinstance(each, FolderDigest)] == [known]
@@ -164,3 +156,108 @@ async def more_from(lab: Lab, ada: Device, bob: Device) -> None:
         while exchange.received < ada.index.sequence:
             await lab.changed.wait()
             lab.changed.clear()
+
+
+def housekeeping(device: Device) -> Housekeeping:
+    return Housekeeping(
+        FOLDER,
+        device.index,
+        device.disk,
+        device.turn,
+        is_at_rest=lambda: True,
+        exchanges=lambda: list(device.exchanges.values()),
+    )
+
+
+def counting_digests(index: FolderIndex, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sequences at which it reads itself through."""
+    digest, read = index.digest, []
+
+    async def counted() -> bytes:
+        read.append(index.sequence)
+        return await digest()
+
+    monkeypatch.setattr(index, "digest", counted)
+    return read
+
+
+async def test_the_index_is_read_once_for_a_digest_however_many_peers_tell_theirs(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
+    lab.connect(ada, bob)
+    lab.connect(ada, cyd)
+    ada.disk.write("doc", "first")
+    await lab.converge(devices)
+    right = await ada.index.digest()
+    read = counting_digests(ada.index, monkeypatch)
+    keeping = housekeeping(ada)
+    for _ in range(2):
+        await keeping._tell_digest()
+        for exchange in ada.exchanges.values():
+            told = FolderDigest(FOLDER, exchange.received, ada.index.sequence, right)
+            await keeping.compare(exchange, told)
+    assert read == [ada.index.sequence]
+
+    ada.disk.write("doc", "second")
+    await lab.converge(devices)
+    read.clear()
+    exchanges = list(ada.exchanges.values())
+    both = [FolderDigest(FOLDER, each.received, ada.index.sequence, right) for each in exchanges]
+    await asyncio.gather(*map(keeping.compare, exchanges, both))
+    assert read == [ada.index.sequence]
+
+
+async def test_a_digest_of_another_time_is_not_compared(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    ada.disk.write("doc", "first")
+    await lab.converge(devices)
+    read = counting_digests(ada.index, monkeypatch)
+    (exchange,) = ada.exchanges.values()
+    keeping = housekeeping(ada)
+    known = exchange.received, ada.index.sequence
+    for sequence, received in ((known[0] - 1, known[1]), (known[0], known[1] - 1)):
+        early = FolderDigest(FOLDER, sequence, received, bytes(32))
+        await keeping.compare(exchange, early)
+    assert read == []
+    assert not exchange.session.closed.is_set()
+
+
+async def test_what_comes_while_others_wait_for_a_digest_is_no_drift(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
+    lab.connect(ada, bob)
+    lab.connect(ada, cyd)
+    ada.disk.write("doc", "first")
+    await lab.converge(devices)
+    right = await ada.index.digest()
+    exchanges = list(ada.exchanges.values())
+    told = [FolderDigest(FOLDER, each.received, ada.index.sequence, right) for each in exchanges]
+
+    async def edit_once() -> None:
+        if ada.disk.read_text("doc") == "first":
+            ada.disk.write("doc", "second")
+            await ada.scan()
+
+    meanwhile(ada.index, monkeypatch, edit_once)
+    await asyncio.gather(*map(housekeeping(ada).compare, exchanges, told))
+    assert all([(await ada.index.cursor(each.id)).sequence for each in (bob, cyd)])
+
+
+async def test_equal_sequences_and_another_digest_end_the_session(lab: Lab) -> None:
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    ada.disk.write("doc", "first")
+    await lab.converge(devices)
+    (exchange,) = ada.exchanges.values()
+    keeping = housekeeping(ada)
+    await keeping._tell_digest()
+    told = FolderDigest(FOLDER, exchange.received, ada.index.sequence, bytes(32))
+    await keeping.compare(exchange, told)
+    async with asyncio.timeout(5):
+        await exchange.session.closed.wait()
+    assert await ada.index.cursor(bob.id) == Cursor(0, 0)
