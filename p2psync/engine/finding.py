@@ -1,15 +1,19 @@
 """Compares the disk with the index: a look at single paths, or a walk where there are many."""
 
 import asyncio
+import contextlib
 from typing import NamedTuple
 
 from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.relpath import RelPath, ancestors
 from p2psync.engine.problems import Problems
-from p2psync.ports import Disk, FolderIndex, Seen
+from p2psync.ports import Disk, FolderIndex, Problem, Seen, Walk
 
 _MANY_SUBTREES = 64
 """Beyond so many directories to walk, one walk of everything is cheaper."""
+
+_BATCH = 4096
+"""So many known paths are in memory at once."""
 
 
 class Found(NamedTuple):
@@ -30,12 +34,29 @@ class Finder:
 
     async def all(self) -> Found:
         """What differs anywhere."""
-        known = await self._index.fingerprints()
-        walk = await asyncio.to_thread(self._disk.walk, known)
+        walk = await self._walk(None)
         self._problems.replace_all("scan", walk.problems)
         # What could not be read is not known either, so it is seen as changed again.
         self._problems.keep_only("read", {item.path for item in walk.changed})
         return Found(walk.changed, walk.missing, [])
+
+    async def _walk(self, under: RelPath | None) -> Walk:
+        # What the puller commits meanwhile may be told of as changed or missing, as with any walk:
+        # nothing is recorded without another look.
+        changed: list[Seen] = []
+        missing: list[RelPath] = []
+        problems: list[Problem] = []
+        after, last = "", False
+        with contextlib.closing(self._disk.walk(under)) as walking:
+            while not last:
+                known = await self._index.fingerprints(under, after=after, limit=_BATCH)
+                last = len(known) < _BATCH
+                part = await asyncio.to_thread(walking.go_on, known, last=last)
+                changed += part.changed
+                missing += part.missing
+                problems += part.problems
+                after = known[-1][0] if known else ""
+        return Walk(changed, missing, problems)
 
     async def at(self, dirty: set[RelPath]) -> Found:
         """What differs at these paths, and below those that are directories."""
@@ -68,8 +89,7 @@ class Finder:
         if len(tops) > _MANY_SUBTREES:
             return await self.all()
         for top in tops:
-            known_below = await self._index.fingerprints(top)
-            walk = await asyncio.to_thread(self._disk.walk, known_below, top)
+            walk = await self._walk(top)
             changed += walk.changed
             missing += walk.missing
             self._problems.replace_all("scan", walk.problems, under=top)

@@ -9,6 +9,7 @@ from p2psync.ports.disk import (
     Disk,
     FileChangedError,
     Hashed,
+    Known,
     Outcome,
     Problem,
     Result,
@@ -16,6 +17,7 @@ from p2psync.ports.disk import (
     Seen,
     Step,
     Walk,
+    Walking,
     Watcher,
 )
 from p2psync.ports.index import (
@@ -58,6 +60,7 @@ __all__ = [
     "FolderIndex",
     "Hashed",
     "Held",
+    "Known",
     "Link",
     "Offer",
     "Outcome",
@@ -72,6 +75,7 @@ __all__ = [
     "Seen",
     "Step",
     "Walk",
+    "Walking",
     "Wanted",
     "Watcher",
 ]

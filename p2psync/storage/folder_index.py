@@ -54,9 +54,11 @@ class SqliteFolderIndex(IndexBase):
     async def conflicts(self) -> list[tuple[RelPath, Held]]:
         return await self._database.run(table.held_copies)
 
-    async def fingerprints(self, under: RelPath | None = None) -> dict[RelPath, Fingerprint]:
+    async def fingerprints(
+        self, under: RelPath | None = None, *, after: str = "", limit: int
+    ) -> list[tuple[RelPath, Fingerprint]]:
         return await self._database.run(
-            lambda connection: table.load_fingerprints(connection, under)
+            lambda connection: table.load_fingerprints(connection, under, after, limit)
         )
 
     async def files_after(self, path: str, limit: int) -> list[tuple[RelPath, Held]]:
