@@ -163,3 +163,7 @@ class Disk(Protocol):
 class Watcher(Protocol):
     async def run(self) -> None:
         """Tell of paths that may have changed, until cancelled."""
+
+    async def begun(self) -> None:
+        """Wait until `run` tells of all that changes from now on, or cannot yet: who looks at
+        everything then need not do so twice."""

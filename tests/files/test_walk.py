@@ -335,8 +335,11 @@ def walked_in_parts(disk: Disk, known: dict[RelPath, Fingerprint], size: int) ->
     with closing(disk.walk()) as walking:
         for at in range(0, len(pairs) + 1, size):
             part = walking.go_on(pairs[at : at + size], last=at + size > len(pairs))
-            for one, more in zip(whole, part, strict=True):
-                one.extend(more)
+            whole = Walk(
+                whole.changed + part.changed,
+                whole.missing + part.missing,
+                whole.problems + part.problems,
+            )
     return whole
 
 
