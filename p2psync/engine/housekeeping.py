@@ -66,8 +66,8 @@ class Housekeeping:
         # Of this moment: what comes while the digest is made is not in it.
         received = [(each, each.received) for each in self._exchanges()]
         now = (self._index.sequence, *(sequence for _, sequence in received))
-        digest = await self._digest()
-        if now == self._told or digest is None:
+        # It takes reading the whole index.
+        if not received or now == self._told or (digest := await self._digest()) is None:
             return
         self._told = now
         for exchange, sequence in received:

@@ -266,11 +266,14 @@ class SqliteFolderIndex(IndexBase):
         """
 
         def write(connection: sqlite3.Connection) -> int:
+            if connection.total_changes == self._changes_when_clean:
+                return 0
             unreferenced = places.unreferenced_manifests(connection)
             doomed = unreferenced & self._unreferenced
             for content in doomed:
                 places.drop_manifest(connection, content)
             self._unreferenced = unreferenced - doomed
+            self._changes_when_clean = -1 if unreferenced else connection.total_changes
             return len(doomed)
 
         dropped = await self._write(write)

@@ -1,3 +1,6 @@
+import sqlite3
+from functools import partial
+
 import msgspec
 
 from p2psync.core.entry import Kind
@@ -12,6 +15,7 @@ from tests.storage.builders import (
     paths,
     row,
     tombstone,
+    trace,
 )
 
 TREE = [
@@ -80,6 +84,24 @@ async def test_fingerprints_come_in_batches_that_go_on_where_the_last_one_ended(
             together += batch
             after = batch[-1][0]
         assert together == whole
+
+
+async def test_a_batch_of_fingerprints_is_one_statement_that_reads_in_order(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record([row(f"d/{number:03d}", file(str(number))) for number in range(100)])
+    asked: list[str] = []
+    await trace(index, asked.append)
+    for under in (None, RelPath("d")):
+        asked.clear()
+        await index.fingerprints(under, after="d/050", limit=20)
+        (statement,) = asked
+        plan = await index._database.run(partial(_plan_of, statement))
+        assert len(plan) == 1 and "USING INDEX held_by_path (path>" in plan[0]
+
+
+def _plan_of(statement: str, connection: sqlite3.Connection) -> list[str]:
+    return [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
 
 
 async def test_refreshing_replaces_fingerprints_and_nothing_else(
