@@ -47,6 +47,9 @@ def _look(tree: Tree, path: RelPath, absent: Absent, now_ns: int) -> Seen | None
         return None if error.errno in ABSENT else Seen(path, UNSEEN)
 
 
+_MOST_CHANGED = 10_000
+
+
 class Walking:
     """`ports.Walking`."""
 
@@ -63,6 +66,7 @@ class Walking:
         self._handles = contextlib.ExitStack()
         self._using = threading.Lock()
         self._closed = False
+        self.is_behind = False
 
     def go_on(self, known: Known, *, last: bool) -> Walk:
         with self._using:
@@ -72,14 +76,15 @@ class Walking:
             try:
                 if self._walker is None:
                     tree = self._handles.enter_context(self._open())
-                    self._walker = _Walker(tree, self._under, self._now_ns())
+                    self._walker = _Walker(tree, self._under)
                     self._handles.callback(self._walker.close)
-                walk = self._walker.go_on(known, last=last)
+                walk = self._walker.go_on(known, last=last, now_ns=self._now_ns())
+                self.is_behind = self._walker.is_behind
             except BaseException:
                 self._closed = True
                 raise
             finally:
-                if last or self._closed:
+                if (last and not self.is_behind) or self._closed:
                     self._handles.close()
         if self._closed:
             self.close()
@@ -121,11 +126,14 @@ class _Below(NamedTuple):
 
 
 class _Walker:
-    def __init__(self, tree: Tree, under: RelPath | None, now_ns: int) -> None:
+    def __init__(self, tree: Tree, under: RelPath | None) -> None:
         self._tree = tree
         self._system = tree.system
         self._under = under
-        self._now_ns = now_ns
+        self._now_ns = 0
+        self.is_behind = False
+        self._at = 0
+        """How much of what is known is used up, when behind."""
         self._open: list[_Directory] = []
         """From the top to where the walk is."""
         self._mounts_before = remembered(tree)
@@ -172,25 +180,28 @@ class _Walker:
 
     # --- side by side ----------------------------------------------------------------------
 
-    def go_on(self, known: Known, *, last: bool) -> Walk:
+    def go_on(self, known: Known, *, last: bool, now_ns: int) -> Walk:
+        self._now_ns = now_ns
         if self._mounts_before:
             for path, _ in known:
                 self._mounts_known.update(self._mounts_before.intersection(_at_and_above(path)))
-        at = 0
-        while self._open and (at < len(known) or last):
+        at = self._at
+        while self._open and (at < len(known) or last) and len(self._changed) < _MOST_CHANGED:
             at = self._go_through(self._open[-1], known, at, last=last)
+        self.is_behind = bool(self._open) and (at < len(known) or last)
+        self._at = at if self.is_behind else 0
         if not self._open:
             for path, _ in known[at:]:
                 self._gone(path)
-        if last:
+        if last and not self.is_behind:
             self._finish()
         walk = Walk(self._changed, self._missing, sorted(self._problems))
         self._changed, self._missing, self._problems = [], [], []
         return walk
 
     def _go_through(self, here: _Directory, known: Known, at: int, *, last: bool) -> int:
-        """On to where another directory begins, this one ends, or more is to be known; how much of
-        `known` that is."""
+        """On to where another directory begins, this one ends, more is to be known, or much was
+        found; how much of `known` that is."""
         names, prefix, handle, below = here.names, here.prefix, here.handle, here.below
         look, end, count = self._system.stat, len(known), len(here.names)
         while True:
@@ -220,6 +231,8 @@ class _Walker:
                 continue
             if mark is None or not _is_unchanged_file(mark, found):
                 self._entry(here, name, found, mark)
+                if len(self._changed) >= _MOST_CHANGED:
+                    return at
 
     def _entry(
         self, here: _Directory, name: str, found: os.stat_result, known: Fingerprint | None

@@ -47,6 +47,10 @@ class Walk(NamedTuple):
 class Walking(Protocol):
     """A walk under way. Blocking; to be closed when it is not walked to its end."""
 
+    is_behind: bool
+    """Whether `go_on` stopped early because much had changed: then it is to be called again with
+    the same arguments."""
+
     def go_on(self, known: Known, *, last: bool) -> Walk:
         """Walk to where the last of `known` is, or with `last` to the end: `known` has exactly the
         known paths from where the walk was up to there. Missing ones that cannot be judged yet are

@@ -4,6 +4,7 @@ import socket
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.relpath import RelPath, ancestors
+from p2psync.files import walk as walk_module
 from p2psync.files.fingerprint import UNSEEN
 from p2psync.ports import Disk, Outcome, Walk
 from tests.files.folder import Folder, make_folder
@@ -301,9 +303,9 @@ trees = st.dictionaries(
 
 
 @pytest.mark.slow
-@given(there=trees, known=trees, size=st.integers(1, 4))
+@given(there=trees, known=trees, size=st.integers(1, 4), most=st.sampled_from([1, 3, 10_000]))
 def test_a_walk_in_parts_finds_in_path_order_what_a_comparison_of_everything_finds(
-    there: dict[str, bool], known: dict[str, bool], size: int
+    there: dict[str, bool], known: dict[str, bool], size: int, most: int
 ) -> None:
     """True stands for a file; what is known of the rest is another fingerprint."""
     with tempfile.TemporaryDirectory() as place:
@@ -320,7 +322,8 @@ def test_a_walk_in_parts_finds_in_path_order_what_a_comparison_of_everything_fin
             for path, same in known.items()
         }
 
-        found = walked_in_parts(folder.disk, index, size)
+        with mock.patch.object(walk_module, "_MOST_CHANGED", most):
+            found = walked_in_parts(folder.disk, index, size)
 
     assert [item.path for item in found.changed] == sorted(
         path for path, mark in seen.items() if index.get(path) != mark
@@ -334,12 +337,16 @@ def walked_in_parts(disk: Disk, known: dict[RelPath, Fingerprint], size: int) ->
     whole = Walk([], [], [])
     with closing(disk.walk()) as walking:
         for at in range(0, len(pairs) + 1, size):
-            part = walking.go_on(pairs[at : at + size], last=at + size > len(pairs))
-            whole = Walk(
-                whole.changed + part.changed,
-                whole.missing + part.missing,
-                whole.problems + part.problems,
-            )
+            is_behind = True
+            while is_behind:
+                part = walking.go_on(pairs[at : at + size], last=at + size > len(pairs))
+                is_behind = walking.is_behind
+                assert len(part.changed) <= walk_module._MOST_CHANGED
+                whole = Walk(
+                    whole.changed + part.changed,
+                    whole.missing + part.missing,
+                    whole.problems + part.problems,
+                )
     return whole
 
 

@@ -31,6 +31,7 @@ from tests.simulation.loop import LIFE, SimulatedLoop
 from tests.simulation.network import Network
 from tests.simulation.oracle import Oracle
 from tests.simulation.trace import Trace
+from tests.support import memory_disk
 
 _MEMORY = Path("/dev/shm")
 
@@ -77,6 +78,8 @@ def _install(world: World, stack: contextlib.ExitStack) -> None:
         return PlayedWatcher(world.named(path.name), on_change)
 
     put(finding_module, "_BATCH", world.known_at_once)
+    put(finding_module, "_MUCH", world.known_at_once)
+    put(memory_disk, "MOST_CHANGED", world.known_at_once)
     put(folders_module, "LocalDisk", disk)
     put(folders_module, "Watcher", watcher)
 

@@ -30,6 +30,9 @@ from p2psync.ports import (
     Walking,
 )
 
+MOST_CHANGED = 10_000
+"""So many that a part of a walk tells of at most."""
+
 _DIRECTORY = Fingerprint(Kind.DIRECTORY, 0, 0, 0, 0, executable=False, racy=False)
 
 
@@ -48,15 +51,20 @@ class _Walking:
     """`ports.Walking`."""
 
     def __init__(self, disk: "MemoryDisk", under: RelPath | None) -> None:
+        self.is_behind = False
         self._disk = disk
         self._under = under
         self._after = ""
 
     def go_on(self, known: Known, *, last: bool) -> Walk:
+        left = [pair for pair in known if pair[0] > self._after]
         upto = None if last else known[-1][0]
-        walk = self._disk.walk_part(known, self._under, self._after, upto)
-        self._after = upto or ""
-        return walk
+        changed, missing, problems = self._disk.walk_part(left, self._under, self._after, upto)
+        self.is_behind = len(changed) > MOST_CHANGED
+        self._after = changed[MOST_CHANGED - 1].path if self.is_behind else upto or ""
+        if self.is_behind:
+            missing = [path for path in missing if path <= self._after]
+        return Walk(changed[:MOST_CHANGED], missing, problems)
 
     def close(self) -> None:
         pass

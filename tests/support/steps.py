@@ -86,4 +86,6 @@ def place(disk: Disk, path: str, sent: Sent) -> Fingerprint:
 def walked(disk: Disk, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
     """What a whole walk finds."""
     with closing(disk.walk(under)) as walking:
-        return walking.go_on(sorted(known.items()), last=True)
+        walk = walking.go_on(sorted(known.items()), last=True)
+        assert not walking.is_behind
+        return walk
