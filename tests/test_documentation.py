@@ -17,7 +17,7 @@ from msgspec import Struct
 from typer.main import get_command
 
 from p2psync import config, errors
-from p2psync.cli.main import app
+from p2psync.cli.main import program
 from p2psync.protocol import messages, pairing_wire
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,7 +57,7 @@ def _verbs(group: Any, before: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
             yield " ".join((*before, name)), command
 
 
-VERBS = dict(_verbs(get_command(app)))
+VERBS = dict(_verbs(get_command(program())))
 
 
 def _options(command: Any) -> set[str]:

@@ -1,8 +1,13 @@
-"""The command `p2psync`: its verbs, its exit codes, and the one place that prints failures."""
+"""The command `p2psync`: its verbs, its exit codes, and the one place that prints failures.
+
+Of the verbs only the one that was called is imported and made, where the command line tells which:
+to make the parser of all takes longer than to ask the daemon.
+"""
 
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +15,6 @@ import typer
 from typer.exceptions import TyperException
 
 from p2psync import __version__
-from p2psync.cli import conflicts, device, doctor, folder, pair, start, state, verify
 from p2psync.cli.options import absolute, note
 from p2psync.cli.text import shown
 from p2psync.errors import P2psyncError, UsageError
@@ -22,25 +26,42 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the daemon is not running, 4 not 
 6 timed out, 7 wrong config or home, 8 damaged data, 130 interrupted.
 """
 
-app = typer.Typer(
-    name="p2psync",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    epilog=_EXIT_CODES,
-)
-app.command()(start.up)
-app.command()(start.init)
-app.command()(start.daemon)
-app.add_typer(pair.app, name="pair")
-app.add_typer(device.app, name="device")
-app.add_typer(folder.app, name="folder")
-app.command()(state.status)
-app.command()(state.wait)
-app.add_typer(conflicts.app, name="conflicts")
-app.command()(state.approve)
-app.command()(verify.verify)
-app.command()(doctor.doctor)
+_GROUP = "app"
+_VERBS = {
+    "up": ("start", "up"),
+    "init": ("start", "init"),
+    "daemon": ("start", "daemon"),
+    "pair": ("pair", _GROUP),
+    "device": ("device", _GROUP),
+    "folder": ("folder", _GROUP),
+    "status": ("state", "status"),
+    "wait": ("state", "wait"),
+    "conflicts": ("conflicts", _GROUP),
+    "approve": ("state", "approve"),
+    "verify": ("verify", "verify"),
+    "doctor": ("doctor", "doctor"),
+}
+"""Where each is: the module here, and the function or the group in it."""
+
+
+def program(verb: str | None = None) -> typer.Typer:
+    """The command with one of its verbs; with all where `verb` is none of them."""
+    app = typer.Typer(
+        name="p2psync",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        epilog=_EXIT_CODES,
+    )
+    app.callback()(_global_options)
+    for name in [verb] if verb in _VERBS else _VERBS:
+        module, what = _VERBS[name]
+        found = getattr(import_module(f"p2psync.cli.{module}"), what)
+        if what == _GROUP:
+            app.add_typer(found, name=name)
+        else:
+            app.command()(found)
+    return app
 
 
 def _print_version(value: bool) -> None:
@@ -49,7 +70,6 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _global_options(
     context: typer.Context,
     home: Annotated[
@@ -89,6 +109,7 @@ def run() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Carry out one command line and return its exit code."""
     try:
+        app = program(_verb_of(arguments))
         return _exit_code(
             app(list(arguments) or ["--help"], prog_name="p2psync", standalone_mode=False)
         )
@@ -107,6 +128,17 @@ def main(arguments: Sequence[str]) -> int:
     except Exception as error:
         note(f"p2psync: {_report_crash(error, arguments)}")
         return 1
+
+
+def _verb_of(arguments: Sequence[str]) -> str | None:
+    """The verb, if there is nothing before it but the home."""
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--home":
+            next(left, None)
+        elif not argument.startswith("--home="):
+            return argument
+    return None
 
 
 def _exit_code(result: object) -> int:

@@ -200,6 +200,8 @@ class Folder:
             self._exchanges.end()
 
     async def _scan_always(self) -> None:
+        # Or what changes between the scan and the first watch would ask for another full scan.
+        await self._watcher.begun()
         next_full = self._clock.monotonic() + self._scan_interval_s
         while True:
             await self.local.wait(max(0.0, next_full - self._clock.monotonic()))

@@ -70,7 +70,8 @@ class Housekeeping:
         # Of this moment: what comes while the digest is made is not in it.
         received = [(each, each.received) for each in self._exchanges()]
         now = (self._index.sequence, *(sequence for _, sequence in received))
-        if now == self._told:
+        # It takes reading the whole index.
+        if not received or now == self._told:
             return
         digest = await self._digest()
         if digest is None or now[0] != self._index.sequence:

@@ -144,14 +144,27 @@ class LocalChanges:
         self.busy = True
         before = self._index.sequence
         try:
+            arriving, judged = 0.0, 0
+            moved: set[Identity] = set()
+
+            async def record(changed: list[Seen], missing: list[RelPath]) -> None:
+                nonlocal arriving, judged
+                moved.update(await self._identities(missing[judged:]))
+                judged = len(missing)
+                arriving = max(arriving, await self._record_changed(changed, moved))
+
+            async def early(changed: list[Seen], missing: list[RelPath]) -> list[Seen]:
+                await record([item for item in changed if not _is_large(item)], missing)
+                return [item for item in changed if _is_large(item)]
+
             finder = self._finder
-            found = await (finder.all() if everything else finder.at(dirty | self.braked))
+            found = await (
+                finder.all(early) if everything else finder.at(dirty | self.braked, early)
+            )
             for path in found.absent:
                 self._problems.clear("read", path)
                 self._since.pop(path, None)
-            gone = await self._index.held(found.missing)
-            moved = {identity(was.fingerprint) for was in gone.values() if was.fingerprint}
-            arriving = await self._record_changed(found.changed, moved)
+            await record(found.changed, found.missing)
             await self._record_missing(found.missing, arriving)
         except BaseException:
             self._everything |= everything
@@ -160,6 +173,10 @@ class LocalChanges:
         finally:
             self.busy = False
         return self._index.sequence != before
+
+    async def _identities(self, missing: list[RelPath]) -> set[Identity]:
+        gone = await self._index.held(missing)
+        return {identity(was.fingerprint) for was in gone.values() if was.fingerprint}
 
     # --- new and changed -------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """What keeps paths from being in sync, for `status`: one problem a path and source."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 
 from p2psync.ports import Problem
 
@@ -23,10 +23,8 @@ class Problems:
         for problem in problems:
             self.set(source, problem)
 
-    def keep_only(self, source: str, paths: Container[str]) -> None:
-        for known, path in list(self._known):
-            if known == source and path not in paths:
-                del self._known[source, path]
+    def paths(self, source: str) -> frozenset[str]:
+        return frozenset(path for known, path in self._known if known == source)
 
     def listed(self) -> list[Problem]:
         """Ordered by path; the same path and reason from two sources once."""

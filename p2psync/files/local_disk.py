@@ -2,14 +2,13 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from p2psync.config import TrashConfig
-from p2psync.core.entry import Fingerprint, Manifest
+from p2psync.core.entry import Manifest
 from p2psync.core.relpath import RelPath
 from p2psync.files import hashing, problems, staging
-from p2psync.files import walk as walking
 from p2psync.files.commit import Commit
 from p2psync.files.moves import Mover
 from p2psync.files.root import Root
@@ -17,7 +16,8 @@ from p2psync.files.staging import staging_area
 from p2psync.files.syscalls import System
 from p2psync.files.trash import Aside, Trash, discard_tree
 from p2psync.files.tree import Tree
-from p2psync.ports import Hashed, Place, Problem, Result, Seen, StagedPlace, Step, Walk, Whole
+from p2psync.files.walk import Walking, look
+from p2psync.ports import Hashed, Place, Problem, Result, Seen, StagedPlace, Step, Whole
 
 
 class _Shared(threading.local):
@@ -30,9 +30,9 @@ class _Shared(threading.local):
 class LocalDisk:
     """One folder's directory, adopted before with `adopt_root`. Blocking and thread-safe.
 
-    Keeps no handle between calls, but for those `at_once`: each opens the root anew and makes sure
-    that it is still the directory that was added. The first call also moves to the trash what a
-    crash left displaced.
+    Keeps no handle between calls, but for a walk that is under way and those `at_once`: each opens
+    the root anew and makes sure that it is still the directory that was added. The first call also
+    moves to the trash what a crash left displaced.
     """
 
     def __init__(
@@ -87,13 +87,12 @@ class LocalDisk:
             finally:
                 self._mine.tree = None
 
-    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
-        with self._tree() as tree:
-            return walking.walk(tree, known, under, now_ns=self._now_ns())
+    def walk(self, under: RelPath | None = None) -> Walking:
+        return Walking(self._tree, under, self._now_ns)
 
     def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
         with self._tree() as tree:
-            return walking.look(tree, paths, now_ns=self._now_ns())
+            return look(tree, paths, now_ns=self._now_ns())
 
     def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
         with self._tree() as tree:

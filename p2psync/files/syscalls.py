@@ -88,6 +88,10 @@ class System:
     def readlink(self, directory: int, name: str) -> bytes:
         return os.readlink(os.fsencode(name), dir_fd=directory)
 
+    def names(self, directory: int) -> list[str]:
+        """What is in an open directory, in no order; all of it or an error."""
+        return os.listdir(directory)
+
     def scan(self, directory: int) -> Iterator[os.DirEntry[str]]:
         """The entries of an open directory, in no order."""
         with closing(os.scandir(directory)) as entries:

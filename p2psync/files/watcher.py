@@ -80,9 +80,15 @@ class Watcher:
         self._is_remote = is_remote or is_on_network
         self._sleep = sleep
         self._problem: str | None = None
+        self._begun = asyncio.Event()
+
+    async def begun(self) -> None:
+        """Until all is watched, or a first try has failed."""
+        await self._begun.wait()
 
     async def run(self) -> None:
         """Until cancelled; leaves no thread behind."""
+        self._begun.clear()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll_while_blind())
             while True:
@@ -96,12 +102,15 @@ class Watcher:
                 async for changes in batches:
                     self._tell(None)
                     self._on_change(changes)
+                    self._begun.set()
         except (FileNotFoundError, NotADirectoryError):
+            self._begun.set()
             return pause
         except OSError as error:
             self._tell(_sentence(self._root, error))
             pause = RETRY_S
         self._on_change(None)
+        self._begun.set()
         return pause
 
     def _tell(self, problem: str | None) -> None:

@@ -1,6 +1,6 @@
 """The directory tree of one folder, and who tells of changes in it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -32,11 +32,33 @@ class Problem(NamedTuple):
     next_step: str
 
 
+Known = Sequence[tuple[RelPath, Fingerprint]]
+"""Paths in order, with the fingerprints under which they are known."""
+
+
 class Walk(NamedTuple):
+    """What a walk, or a part of one, found; in path order."""
+
     changed: list[Seen]
     missing: list[RelPath]
     """Known paths that are surely gone (their parent was listed without error)."""
     problems: list[Problem]
+
+
+class Walking(Protocol):
+    """A walk under way. Blocking; to be closed when it is not walked to its end."""
+
+    is_behind: bool
+    """Whether `go_on` stopped early because much had changed: then it is to be called again with
+    the same arguments."""
+
+    def go_on(self, known: Known, *, last: bool) -> Walk:
+        """Walk to where the last of `known` is, or with `last` to the end: `known` has exactly the
+        known paths from where the walk was up to there. Missing ones that cannot be judged yet are
+        told with the last part."""
+
+    def close(self) -> None:
+        """Let go of what it holds, at once or as soon as `go_on` returns in another thread."""
 
 
 class Hashed(NamedTuple):
@@ -112,9 +134,9 @@ class Disk(Protocol):
     def check_root(self) -> None:
         """Raise RootUnavailableError unless the root is the directory that was added."""
 
-    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
-        """Compare the tree at and below `under` with what is known of it; reads no contents.
-        `known` has exactly the known paths at and below `under`."""
+    def walk(self, under: RelPath | None = None) -> Walking:
+        """To compare the tree at and below `under` with what is known of it; reads no contents,
+        each directory once, and makes one stat for each entry. Touches nothing before `go_on`."""
 
     def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
         """One stat each; None for what is surely not there. What cannot be looked at (no rights,
@@ -172,3 +194,7 @@ class Disk(Protocol):
 class Watcher(Protocol):
     async def run(self) -> None:
         """Tell of paths that may have changed, until cancelled."""
+
+    async def begun(self) -> None:
+        """Wait until `run` tells of all that changes from now on, or cannot yet: who looks at
+        everything then need not do so twice."""

@@ -139,8 +139,11 @@ class FolderIndex(Protocol):
     async def held_under(self, directory: RelPath) -> list[tuple[RelPath, Held]]:
         """Live entries below `directory`, itself not included, in path order."""
 
-    async def fingerprints(self, under: RelPath | None = None) -> dict[RelPath, Fingerprint]:
-        """Of live entries at and below `under` (None: all)."""
+    async def fingerprints(
+        self, under: RelPath | None = None, *, after: str = "", limit: int
+    ) -> list[tuple[RelPath, Fingerprint]]:
+        """Of live entries at and below `under` (None: all), those that come after the path `after`,
+        in path order."""
 
     async def files_after(self, path: str, limit: int) -> list[tuple[RelPath, Held]]:
         """Held files that come after `path` in path order."""

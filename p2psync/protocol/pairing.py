@@ -20,13 +20,12 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from spake2 import SPAKE2_A, SPAKE2_B, SPAKEError
-from spake2.ed25519_basic import NotOnCurve
 
 from p2psync.errors import P2psyncError
 from p2psync.protocol.pairing_code import PairingSecret
@@ -51,6 +50,11 @@ from p2psync.protocol.pairing_wire import (
     decode,
     malformed,
 )
+
+if TYPE_CHECKING:
+    # It works out its constants when it is imported, a tenth of the daemon's start, and most
+    # daemons pair with nobody.
+    from spake2 import SPAKE2_A, SPAKE2_B
 
 __all__ = [
     "MAX_PAYLOAD",
@@ -157,9 +161,12 @@ class _Pairing:
     def _receive_frame(self, frame: bytes) -> None:
         raise NotImplementedError
 
-    def _agree(self, pake: SPAKE2_A | SPAKE2_B, theirs: bytes, joiners: bytes) -> _Keys:
+    def _agree(self, pake: "SPAKE2_A | SPAKE2_B", theirs: bytes, joiners: bytes) -> _Keys:
         """Finish SPAKE2 with their element. `_hellos` and the joiner's element are what led here;
         the host's element is in its hello."""
+        from spake2 import SPAKEError
+        from spake2.ed25519_basic import NotOnCurve
+
         # `spake2` takes spellings of points that nobody makes, the neutral element among them.
         y = int.from_bytes(theirs[1:], "little") & ((1 << 255) - 1)
         if not 1 < y < _FIELD_PRIME:
@@ -233,6 +240,8 @@ class HostPairing(_Pairing):
         if hello.certificate == self._certificate:
             self.refuse(Refusal.ITSELF)
             raise PairingRefusedError(Refusal.ITSELF.sentence)
+        from spake2 import SPAKE2_B
+
         self._joiner = hello.certificate
         self._pake = SPAKE2_B(
             self._password,
@@ -243,7 +252,7 @@ class HostPairing(_Pairing):
         self._stream.send(HostHello(PAIRING_VERSION, self._certificate, self._pake.start()))
         self._hellos = self._stream.transcript()
 
-    def _confirm(self, message: JoinerConfirm, pake: SPAKE2_B) -> None:
+    def _confirm(self, message: JoinerConfirm, pake: "SPAKE2_B") -> None:
         keys = self._agree(pake, message.element, message.element)
         if not hmac.compare_digest(keys.tag("joiner", keys.agreement), message.tag):
             self.refuse(Refusal.WRONG)
@@ -293,6 +302,8 @@ class JoinerPairing(_Pairing):
             raise PairingRefusedError(Refusal.VERSION.sentence)
         if hello.certificate == self._certificate:
             raise PairingRefusedError(Refusal.ITSELF.sentence)
+        from spake2 import SPAKE2_A
+
         self._host = hello.certificate
         self._hellos = self._stream.transcript()
         pake = SPAKE2_A(

@@ -54,9 +54,11 @@ class SqliteFolderIndex(IndexBase):
     async def conflicts(self) -> list[tuple[RelPath, Held]]:
         return await self._database.run(table.held_copies)
 
-    async def fingerprints(self, under: RelPath | None = None) -> dict[RelPath, Fingerprint]:
+    async def fingerprints(
+        self, under: RelPath | None = None, *, after: str = "", limit: int
+    ) -> list[tuple[RelPath, Fingerprint]]:
         return await self._database.run(
-            lambda connection: table.load_fingerprints(connection, under)
+            lambda connection: table.load_fingerprints(connection, under, after, limit)
         )
 
     async def files_after(self, path: str, limit: int) -> list[tuple[RelPath, Held]]:
@@ -264,11 +266,14 @@ class SqliteFolderIndex(IndexBase):
         """
 
         def write(connection: sqlite3.Connection) -> int:
+            if connection.total_changes == self._changes_when_clean:
+                return 0
             unreferenced = places.unreferenced_manifests(connection)
             doomed = unreferenced & self._unreferenced
             for content in doomed:
                 places.drop_manifest(connection, content)
             self._unreferenced = unreferenced - doomed
+            self._changes_when_clean = -1 if unreferenced else connection.total_changes
             return len(doomed)
 
         dropped = await self._write(write)

@@ -46,15 +46,17 @@ def files_after(
 
 
 def load_fingerprints(
-    connection: sqlite3.Connection, under: RelPath | None
-) -> dict[RelPath, Fingerprint]:
-    query = "SELECT path, fingerprint FROM held WHERE kind > 0 AND fingerprint IS NOT NULL"
-    names: dict[str, str] = {}
+    connection: sqlite3.Connection, under: RelPath | None, after: str, limit: int
+) -> list[tuple[RelPath, Fingerprint]]:
+    condition = "path > :after AND kind > 0 AND fingerprint IS NOT NULL"
+    names: dict[str, str | int] = {"after": after, "limit": limit}
     if under is not None:
-        query += " AND path >= :path AND path < :high AND (path = :path OR path > :low)"
-        names = {"path": under, **_bounds(under)}
-    rows = connection.execute(query, names)
-    return {RelPath(path): unpack_fingerprint(packed) for path, packed in rows}
+        condition += " AND path >= :path AND path < :high AND (path = :path OR path > :low)"
+        names |= {"path": under, **_bounds(under)}
+    rows = connection.execute(
+        f"SELECT path, fingerprint FROM held WHERE {condition} ORDER BY path LIMIT :limit", names
+    )
+    return [(RelPath(path), unpack_fingerprint(packed)) for path, packed in rows]
 
 
 def entries_after(

@@ -39,6 +39,8 @@ class IndexBase:
         self._state = state
         self._randomness = randomness
         self._unreferenced: set[bytes] = set()
+        self._changes_when_clean = -1
+        """The connection's count of changes when all manifests were last seen to be named."""
         self.recovered = recovered
         """A sentence for people when the index was found damaged and begun anew."""
 

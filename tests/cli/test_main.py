@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from p2psync.cli.main import _VERBS
 from p2psync.errors import DamagedError, NotFoundError, RefusedError
 from tests.cli.conftest import CommandLine
 from tests.web.fake_control import FakeControl, folder, status
@@ -257,20 +258,52 @@ def test_a_reader_that_leaves_early_gets_no_complaint(cli: CommandLine, tmp_path
     assert done.returncode == 1
 
 
-def test_a_command_starts_without_what_only_the_daemon_needs() -> None:
+ONLY_FOR_THE_DAEMON = {
+    "asyncio",
+    "blake3",
+    "cryptography",
+    "h11",
+    "msgspec",
+    "rich",
+    "spake2",
+    "sqlite3",
+    "tomllib",
+    "zeroconf",
+}
+OF_OTHER_VERBS = {f"p2psync.cli.{name}" for name in ("conflicts", "doctor", "folder", "pair")}
+
+
+@pytest.mark.parametrize("line", ["status", "--home=x status", "--home x status --json"])
+def test_a_command_starts_without_what_only_the_daemon_or_another_verb_needs(
+    line: str, tmp_path: Path
+) -> None:
+    unneeded = ONLY_FOR_THE_DAEMON | OF_OTHER_VERBS
     script = (
-        "import sys; from p2psync.cli.main import main; code = main(['status']);"
-        "print(code, sorted({'asyncio', 'cryptography', 'zeroconf', 'rich', 'sqlite3',"
-        "'msgspec', 'tomllib'} & set(sys.modules)))"
+        f"import sys; from p2psync.cli.main import main; code = main({line.split()!r});"
+        f"print(code, sorted(set({sorted(unneeded)!r}) & set(sys.modules)))"
     )
 
     done = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        cwd=tmp_path,
         check=True,
         text=True,
         timeout=20,
     )
 
     assert done.stdout == "3 []\n"
+
+
+@pytest.mark.parametrize("line", ["--help", "bogus", "stat", "-x status", "--home", "--version"])
+def test_where_no_verb_is_told_all_are_known(line: str, cli: CommandLine) -> None:
+    result = cli(*line.split())
+
+    if line == "--help":
+        shown = [each.split()[0] for each in result.out.splitlines() if each.startswith("  ")]
+        assert set(shown) >= set(_VERBS)
+    elif line == "stat":
+        assert "status" in result.sentence
+    elif line != "--version":
+        assert result.code == 2

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from p2psync.core.relpath import RelPath
 from p2psync.engine import guard as module
 from p2psync.engine.folder import Folder, FolderSpec, State
 from p2psync.engine.session import SessionClosedError
 from p2psync.errors import P2psyncError
+from p2psync.ports import Watcher
 from p2psync.protocol.messages import IndexAck, IndexBatch
 from p2psync.protocol.wire import RemoteProtocolError
 from p2psync.storage.folder_index import SqliteFolderIndex, open_folder_index
@@ -23,9 +25,32 @@ SESSION: Any = object()
 BATCH: Any = IndexBatch("shared", 1, 2, 0)
 
 
+class _LateWatcher:
+    """Sets up its watches until it is told that all is watched."""
+
+    def __init__(self, on_change: Callable[[set[RelPath] | None], None]) -> None:
+        self._on_change = on_change
+        self._all = asyncio.Event()
+        self.awaited = asyncio.Event()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def begun(self) -> None:
+        self.awaited.set()
+        await self._all.wait()
+
+    def watch_all(self) -> None:
+        self._on_change(None)
+        self._all.set()
+
+
 class _NoWatcher:
     async def run(self) -> None:
         await asyncio.Event().wait()
+
+    async def begun(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -37,6 +62,13 @@ async def index(tmp_path: Path) -> AsyncIterator[SqliteFolderIndex]:
 
 @pytest.fixture
 def folder(index: SqliteFolderIndex) -> Folder:
+    return _folder(index, lambda on_change: _NoWatcher())
+
+
+def _folder(
+    index: SqliteFolderIndex,
+    watcher: Callable[[Callable[[set[RelPath] | None], None]], Watcher],
+) -> Folder:
     clock = ManualClock()
     return Folder(
         FolderSpec("shared", "/shared", "send-receive", None),
@@ -48,7 +80,7 @@ def folder(index: SqliteFolderIndex) -> Folder:
         members=list,
         brakes=NO_BRAKES,
         scan_interval_s=3600,
-        watcher=lambda on_change: _NoWatcher(),
+        watcher=watcher,
     )
 
 
@@ -207,3 +239,31 @@ async def test_a_halted_folder_does_not_try_again_in_a_circle(
     for _ in range(500):
         await asyncio.sleep(0)
     assert not asked
+
+
+async def test_everything_is_looked_at_once_at_a_start_when_all_is_watched(
+    index: SqliteFolderIndex,
+) -> None:
+    watchers: list[_LateWatcher] = []
+
+    def watcher(on_change: Callable[[set[RelPath] | None], None]) -> _LateWatcher:
+        watchers.append(_LateWatcher(on_change))
+        return watchers[0]
+
+    folder = _folder(index, watcher)
+    disk = folder.disk
+    assert isinstance(disk, MemoryDisk)
+    disk.make_directory("a")
+    work = asyncio.create_task(folder.run())
+    try:
+        async with asyncio.timeout(5):
+            await watchers[0].awaited.wait()
+        assert "walk" not in disk.calls
+        assert await folder.state() is State.SCANNING
+
+        watchers[0].watch_all()
+        await _until(lambda: index.sequence and not folder.local.pending)
+        assert disk.calls.count("walk") == 1
+    finally:
+        work.cancel()
+        await asyncio.wait([work])

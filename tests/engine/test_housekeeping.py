@@ -134,6 +134,45 @@ async def test_a_digest_names_what_had_come_when_it_was_made(
     assert [each.received for each in told if isinstance(each, FolderDigest)] == [known]
 
 
+async def test_a_digest_is_made_for_peers_alone_and_once_for_what_is_held(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    ada.disk.write("doc", "first")
+    await lab.converge(devices)
+    (exchange,) = bob.exchanges.values()
+    told: list[AnyMessage] = []
+    monkeypatch.setattr(exchange.session, "post", told.append)
+    made: list[int] = []
+
+    async def count() -> None:
+        made.append(bob.index.sequence)
+
+    meanwhile(bob.index, monkeypatch, count)
+    connected = [exchange]
+    keeping = Housekeeping(
+        FOLDER,
+        bob.index,
+        bob.disk,
+        bob.turn,
+        is_at_rest=lambda: True,
+        exchanges=lambda: connected,
+    )
+
+    connected.clear()
+    await keeping._tell_digest()
+    assert (len(made), len(told)) == (0, 0)
+    connected.append(exchange)
+    for _ in range(3):
+        await keeping._tell_digest()
+    assert (len(made), len(told)) == (1, 1)
+    bob.disk.make_directory("new")
+    await bob.scan()
+    await keeping._tell_digest()
+    assert (len(made), len(told)) == (2, 2)
+
+
 def meanwhile(
     index: FolderIndex, monkeypatch: pytest.MonkeyPatch, act: Callable[[], Awaitable[None]]
 ) -> None:

@@ -5,8 +5,10 @@ import pytest
 
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.relpath import RelPath
+from p2psync.engine import finding, local
 from p2psync.engine.local import Brakes
 from p2psync.ports import RootUnavailableError
+from tests.support import memory_disk
 from tests.support.devices import Device, Lab
 
 FEW = Brakes(files=5, percent=10)
@@ -38,6 +40,47 @@ async def test_everything_is_found_and_its_parents_are_recorded_before_it(ada: D
     dots = [entry.version.dot for _, _, entry in entries]
     assert len({dot.counter for dot in dots}) == 4
     assert max(dot.counter for dot in dots) == ada.index.counter
+
+
+async def test_what_many_changes_are_is_recorded_before_all_have_been_seen_but_large_files_last(
+    ada: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_disk, "MOST_CHANGED", 3)
+    monkeypatch.setattr(finding, "_MUCH", 6)
+    monkeypatch.setattr(local, "_LARGE", 100)
+    names = [f"d{number // 5}/{number:02d}" for number in range(20)]
+    for name in names:
+        ada.disk.write(name, "1")
+    ada.disk.write("d0/large", "1" * 100)
+    walks: list[int] = []
+    ada.local.recorded = lambda: walks.append(ada.disk.calls.count("walk"))
+
+    await ada.scan()
+
+    entries = await ada.index.entries_after(0, 100)
+    assert {path for _, path, _ in entries} == {*names, "d0", "d1", "d2", "d3", "d0/large"}
+    assert entries[-1][1] == "d0/large"
+    assert walks[0] == 2 and walks == sorted(walks) and walks[-1] > 6
+    assert await ada.index.counts() == (21, 120, 0, 0, 0, 0, 0)
+
+
+async def test_a_move_across_a_scan_that_records_early_is_no_deletion(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = await lab.device("ada", brakes=FEW)
+    for number in range(12):
+        ada.disk.write(f"z/{number:02d}", str(number))
+    await ada.scan()
+    monkeypatch.setattr(memory_disk, "MOST_CHANGED", 3)
+    monkeypatch.setattr(finding, "_MUCH", 3)
+    ada.disk.make_directory("a")
+    for number in range(12):
+        ada.disk.rename(f"z/{number:02d}", f"a/{number:02d}")
+
+    await ada.scan()
+
+    assert not ada.local.braked
+    assert sum(kind == Kind.FILE for kind in (await kinds(ada)).values()) == 12
 
 
 async def test_a_second_look_at_the_same_records_nothing(ada: Device) -> None:

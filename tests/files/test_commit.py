@@ -26,6 +26,7 @@ from tests.support.steps import (
     rel,
     seen,
     step,
+    walked,
 )
 
 
@@ -201,7 +202,7 @@ def test_what_was_placed_and_edited_at_once_is_known_to_be_uncertain(
     system.after = once("rename_flagged", lambda: folder.write("it", b"edit"))
     (result,) = folder.disk.commit([change])
     assert result.fingerprint is not None and result.fingerprint.racy
-    found = folder.disk.walk({rel("it"): result.fingerprint})
+    found = walked(folder.disk, {rel("it"): result.fingerprint})
     assert [item.path for item in found.changed] == ["it"]
 
 
@@ -470,7 +471,7 @@ def test_an_mtime_before_1970_is_kept(folder: Folder) -> None:
 def test_a_time_from_any_century_is_no_obstacle(folder: Folder, mtime_ns: int) -> None:
     """A file system that does not reach so far shows another, which is none of a person's."""
     mark = place(folder.disk, "it", file(b"1", mtime_ns=mtime_ns))
-    assert folder.disk.walk({rel("it"): mark}) == ([], [], [])
+    assert walked(folder.disk, {rel("it"): mark}) == ([], [], [])
     change = metadata("it", mark, executable=True, mtime_ns=-mtime_ns)
     assert commit_one(folder, change) is Outcome.DONE
 

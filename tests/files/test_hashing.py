@@ -12,7 +12,7 @@ from p2psync.ports import FileChangedError, Place
 from tests.files.folder import Folder, disk_at, make_folder
 from tests.files.interposed import InterposedSystem, fails, once
 from tests.support.contracts.disk import bytes_of
-from tests.support.steps import rel
+from tests.support.steps import rel, walked
 
 BIG = 3 * SINGLE_CHUNK_MAX
 
@@ -97,7 +97,7 @@ def test_no_descriptor_is_left_open(folder: Folder, system: InterposedSystem) ->
     folder.make_directory("d")
     open_before = len(os.listdir("/proc/self/fd"))
     folder.disk.hash_file(rel("file"))
-    folder.disk.walk({})
+    walked(folder.disk, {})
     for path in ("d", "none", "file/x"):
         with pytest.raises(FileChangedError):
             folder.disk.hash_file(rel(path))

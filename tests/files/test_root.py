@@ -8,7 +8,7 @@ from p2psync.files.adopt import adopt_root
 from p2psync.ports import RootUnavailableError
 from tests.files.folder import TOKEN, Folder
 from tests.files.interposed import InterposedSystem, fails
-from tests.support.steps import rel
+from tests.support.steps import rel, walked
 
 
 def refused(folder: Folder) -> str:
@@ -37,7 +37,7 @@ def test_an_empty_mount_point_is_not_the_root(folder: Folder) -> None:
     folder.root.mkdir()
     assert "Perhaps a disk is not mounted" in refused(folder)
     with pytest.raises(RootUnavailableError):
-        folder.disk.walk({})
+        walked(folder.disk, {})
 
 
 def test_the_directory_of_another_folder_is_not_the_root(folder: Folder) -> None:
@@ -69,7 +69,7 @@ def test_a_root_that_came_back_is_used_again(folder: Folder) -> None:
 
 def test_no_handle_keeps_the_disk_from_being_unmounted(folder: Folder) -> None:
     before = len(os.listdir("/proc/self/fd"))
-    folder.disk.walk({})
+    walked(folder.disk, {})
     refused_folder = Folder(folder.root / "none", folder.reopen())
     refused_folder.disk.check_root()
     assert len(os.listdir("/proc/self/fd")) == before

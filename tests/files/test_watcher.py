@@ -63,7 +63,12 @@ class Script:
 @pytest.fixture
 async def script() -> AsyncIterator[Script]:
     script = Script()
-    watched = Watcher(
+    async with running(scripted(script)):
+        yield script
+
+
+def scripted(script: Script) -> Watcher:
+    return Watcher(
         Path("/the/root"),
         on_change=lambda changes: script.said.put_nowait(("change", changes)),
         on_problem=lambda problem: script.said.put_nowait(("problem", problem)),
@@ -71,8 +76,6 @@ async def script() -> AsyncIterator[Script]:
         is_remote=lambda root: script.remote,
         sleep=script.sleep,
     )
-    async with running(watched):
-        yield script
 
 
 @asynccontextmanager
@@ -91,6 +94,46 @@ async def test_what_changed_is_passed_on(script: Script) -> None:
     script.steps.put_nowait({RelPath("a/b")})
     assert await script.next() == ("change", None)
     assert await script.next() == ("change", {"a/b"})
+
+
+@pytest.mark.parametrize(
+    "first", [None, FileNotFoundError(errno.ENOENT, "gone"), OSError(errno.ENOSPC, "full"), "end"]
+)
+async def test_it_has_begun_once_all_is_watched_or_cannot_be_and_told_so_before(
+    first: Changes | OSError | str,
+) -> None:
+    script = Script()
+    watched = scripted(script)
+    async with running(watched):
+        waiting = asyncio.create_task(watched.begun())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+
+        script.steps.put_nowait(first)
+        async with asyncio.timeout(5):
+            await waiting
+
+        if not isinstance(first, FileNotFoundError):
+            assert ("change", None) in [
+                script.said.get_nowait() for _ in range(script.said.qsize())
+            ]
+
+
+async def test_it_begins_anew_when_it_runs_again() -> None:
+    script = Script()
+    watched = scripted(script)
+    script.steps.put_nowait(None)
+    async with running(watched):
+        await watched.begun()
+    async with running(watched):
+        await asyncio.sleep(0)
+        waiting = asyncio.create_task(watched.begun())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        script.steps.put_nowait(None)
+        await waiting
 
 
 async def test_a_vanished_root_is_looked_at_once_and_watched_again_when_it_is_back(

@@ -92,9 +92,14 @@ class PlayedWatcher:
     def __init__(self, device: "Device", on_change: Callable[[set[RelPath] | None], None]) -> None:
         self._device = device
         self._on_change = on_change
+        self._begun = asyncio.Event()
+
+    async def begun(self) -> None:
+        await self._begun.wait()
 
     async def run(self) -> None:
         self._device.watcher = self
+        self._begun.set()
         try:
             await asyncio.Event().wait()
         finally:

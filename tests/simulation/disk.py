@@ -4,12 +4,12 @@ import contextlib
 import errno
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from p2psync.core.entry import Fingerprint, Kind, Manifest
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Action, Hashed, Outcome, Place, Result, Seen, Step, Walk
+from p2psync.ports import Action, Hashed, Known, Outcome, Place, Result, Seen, Step, Walk
 from tests.simulation.loop import CrashError
 from tests.support.memory_disk import MemoryDisk, _Node
 
@@ -85,9 +85,9 @@ class SimulatedDisk(MemoryDisk):
 
     # --- Disk --------------------------------------------------------------------------------
 
-    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
+    def walk_part(self, pairs: Known, under: RelPath | None, after: str, upto: str | None) -> Walk:
         self._may_fail("walk")
-        return super().walk(known, under)
+        return super().walk_part(pairs, under, after, upto)
 
     def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
         self.on_call("look")

@@ -16,6 +16,7 @@ from p2psync.core.entry import Entry
 from p2psync.core.relpath import RelPath
 from p2psync.daemon import folders as folders_module
 from p2psync.engine import exchange as exchange_module
+from p2psync.engine import finding as finding_module
 from p2psync.engine.session import Session
 from p2psync.errors import P2psyncError
 from p2psync.ports import Row
@@ -30,6 +31,7 @@ from tests.simulation.loop import LIFE, SimulatedLoop
 from tests.simulation.network import Network
 from tests.simulation.oracle import Oracle
 from tests.simulation.trace import Trace
+from tests.support import memory_disk
 
 _MEMORY = Path("/dev/shm")
 
@@ -44,6 +46,8 @@ class World:
         self.network = Network(self.loop, random.Random(seed + 2), self.trace)
         self.oracle = Oracle(self.trace)
         self.directory = directory
+        self.known_at_once = random.Random(seed + 3).choice((2, 7, 4096))
+        """So that walks have several parts, between which anything happens."""
         self.devices: list[Device] = []
 
     def named(self, name: str) -> Device:
@@ -73,6 +77,9 @@ def _install(world: World, stack: contextlib.ExitStack) -> None:
     def watcher(path: Path, *, on_change: Callable[..., None], on_problem: object) -> PlayedWatcher:
         return PlayedWatcher(world.named(path.name), on_change)
 
+    put(finding_module, "_BATCH", world.known_at_once)
+    put(finding_module, "_MUCH", world.known_at_once)
+    put(memory_disk, "MOST_CHANGED", world.known_at_once)
     put(folders_module, "LocalDisk", disk)
     put(folders_module, "Watcher", watcher)
 

@@ -1,6 +1,6 @@
 """Small values for the tests of this package, and strategies for arbitrary ones."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import blake3
 from hypothesis import strategies as st
@@ -10,6 +10,7 @@ from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, Version, first_version
 from p2psync.ports import Row
+from p2psync.storage.folder_index import SqliteFolderIndex
 
 ANNA = DeviceID(b"A" * 32)
 BERT = DeviceID(b"B" * 32)
@@ -61,6 +62,11 @@ def big_file(*chunks: str) -> tuple[Entry, Manifest]:
 
 def paths(entries: Sequence[tuple[RelPath, object]]) -> list[str]:
     return [path for path, _ in entries]
+
+
+async def trace(index: SqliteFolderIndex, told: Callable[[str], None]) -> None:
+    """From now on `told` gets each statement that the index runs."""
+    await index._database.run(lambda connection: connection.set_trace_callback(told))
 
 
 _UINT64 = st.integers(0, (1 << 64) - 1)

@@ -3,7 +3,7 @@ from p2psync.core.ids import Digest
 from p2psync.core.relpath import RelPath
 from p2psync.ports import Cursor, Place
 from p2psync.storage.folder_index import SqliteFolderIndex
-from tests.storage.builders import ANNA, big_file, content, file, row, tombstone
+from tests.storage.builders import ANNA, big_file, content, file, row, tombstone, trace
 
 FULL = SINGLE_CHUNK_MAX
 
@@ -138,3 +138,19 @@ async def test_collected_chunks_leave_no_rows(index: SqliteFolderIndex) -> None:
         lambda connection: connection.execute("SELECT count(*) FROM chunks").fetchone()
     )
     assert rows == (0,)
+
+
+async def test_manifests_are_looked_through_only_when_something_changed(
+    index: SqliteFolderIndex,
+) -> None:
+    entry, manifest = big_file("x", "y")
+    await index.record([row("held", entry, manifest=manifest)])
+    assert await index.collect_garbage() == 0
+    asked: list[str] = []
+    await trace(index, asked.append)
+
+    assert await index.collect_garbage() == 0
+    assert not any("manifests" in statement for statement in asked)
+
+    await index.record([row("held", file("replaced"))])
+    assert [await index.collect_garbage() for _ in range(3)] == [0, 1, 0]

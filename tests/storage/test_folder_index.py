@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2psync.core.entry import Entry, Fingerprint
+from p2psync.core.entry import Entry, Fingerprint, Kind
 from p2psync.core.relpath import RelPath
-from p2psync.core.version import Dot
+from p2psync.core.version import Dot, first_version
 from p2psync.errors import ConfigError, DamagedError
 from p2psync.ports import Cursor, FolderIndex, Held, Offer, Row
 from p2psync.storage.database import StorageError
@@ -20,6 +20,7 @@ from p2psync.storage.folder_index import SqliteFolderIndex, open_folder_index
 from tests.storage.builders import (
     ANNA,
     big_file,
+    content,
     entries,
     file,
     fingerprint_of,
@@ -344,3 +345,26 @@ async def test_an_index_knows_which_numbers_it_has_stood_at(tmp_path: Path) -> N
     await index.renew_replica()
     assert index.has_reached(reached[1] + 1)
     await index.close()
+
+
+async def test_a_small_file_takes_at_most_300_bytes_of_the_index(tmp_path: Path) -> None:
+    """30 MB for 100 000 files."""
+    path, count, now_ns = tmp_path / "index.db", 3000, 1_900_000_000_123_456_789
+    index = await open_folder_index(path, randomness=os.urandom, now_ns=now_ns)
+    empty = path.stat().st_size
+    rows = []
+    for number in range(count):
+        version = first_version(
+            Dot(index.replica, index.counter + 1 + number), stamp=now_ns + number, author="anna"
+        )
+        mtime_ns = now_ns - 10**12 * number
+        entry = Entry(Kind.FILE, version, content(str(number)), 4096, mtime_ns)
+        mark = Fingerprint(
+            Kind.FILE, 4096, mtime_ns, now_ns + number, 1 << 31, executable=False, racy=False
+        )
+        rows.append(Row(RelPath(f"{number // 100:03d}/file-{number:05d}.bin"), entry, mark))
+    for at in range(0, count, 1000):
+        await index.record(rows[at : at + 1000])
+    await index.close()
+
+    assert (path.stat().st_size - empty) / count <= 300

@@ -1,3 +1,6 @@
+import sqlite3
+from functools import partial
+
 import msgspec
 
 from p2psync.core.entry import Kind
@@ -12,6 +15,7 @@ from tests.storage.builders import (
     paths,
     row,
     tombstone,
+    trace,
 )
 
 TREE = [
@@ -61,11 +65,43 @@ async def test_fingerprints_are_of_what_lives_at_and_below_a_path(
     index: SqliteFolderIndex,
 ) -> None:
     await index.record(TREE)
-    assert set(await index.fingerprints()) == {row.path for row in TREE if row.entry.is_live}
-    assert set(await index.fingerprints(RelPath("a"))) == {"a", "a/b", "a/b/c", "a/d"}
-    assert set(await index.fingerprints(RelPath("b"))) == {"b"}
-    assert await index.fingerprints(RelPath("a/gone")) == {}
-    assert (await index.fingerprints())[RelPath("b")] == fingerprint_of(file("b"))
+    live = sorted(row.path for row in TREE if row.entry.is_live)
+    assert paths(await index.fingerprints(limit=99)) == live
+    assert paths(await index.fingerprints(RelPath("a"), limit=99)) == ["a", "a/b", "a/b/c", "a/d"]
+    assert paths(await index.fingerprints(RelPath("b"), limit=99)) == ["b"]
+    assert await index.fingerprints(RelPath("a/gone"), limit=99) == []
+    assert dict(await index.fingerprints(limit=99))[RelPath("b")] == fingerprint_of(file("b"))
+
+
+async def test_fingerprints_come_in_batches_that_go_on_where_the_last_one_ended(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record(TREE)
+    for under in (None, RelPath("a")):
+        whole = await index.fingerprints(under, limit=99)
+        after, together = "", []
+        while batch := await index.fingerprints(under, after=after, limit=1):
+            together += batch
+            after = batch[-1][0]
+        assert together == whole
+
+
+async def test_a_batch_of_fingerprints_is_one_statement_that_reads_in_order(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record([row(f"d/{number:03d}", file(str(number))) for number in range(100)])
+    asked: list[str] = []
+    await trace(index, asked.append)
+    for under in (None, RelPath("d")):
+        asked.clear()
+        await index.fingerprints(under, after="d/050", limit=20)
+        (statement,) = asked
+        plan = await index._database.run(partial(_plan_of, statement))
+        assert len(plan) == 1 and "USING INDEX held_by_path (path>" in plan[0]
+
+
+def _plan_of(statement: str, connection: sqlite3.Connection) -> list[str]:
+    return [step[3] for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")]
 
 
 async def test_refreshing_replaces_fingerprints_and_nothing_else(
@@ -76,7 +112,7 @@ async def test_refreshing_replaces_fingerprints_and_nothing_else(
     fresh = fingerprint_of(file("a"), inode=(1 << 64) - 1)
     assert fresh is not None
     await index.refresh([(RelPath("a"), fresh), (RelPath("gone"), fresh), (RelPath("no"), fresh)])
-    assert await index.fingerprints() == {RelPath("a"): fresh}
+    assert await index.fingerprints(limit=99) == [(RelPath("a"), fresh)]
     assert await index.entries_after(0, 10) == before
     assert index.sequence == 2
     assert (await index.held([RelPath("gone")]))[RelPath("gone")].fingerprint is None

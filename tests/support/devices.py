@@ -35,6 +35,7 @@ from p2psync.storage.folder_index import SqliteFolderIndex, open_folder_index
 from tests.support.manual_clock import ManualClock
 from tests.support.memory_disk import MemoryDisk
 from tests.support.memory_link import MemoryLink, linked
+from tests.support.steps import walked
 
 FOLDER = "shared"
 NO_BRAKES = Brakes(files=1_000_000, percent=100)
@@ -335,8 +336,8 @@ async def check_index(device: Device) -> None:
     # What was placed in the tick of its last change is read once more, and is as it was.
     await device.scan()
     assert device.index.sequence == sequence
-    known = await device.index.fingerprints()
-    assert device.disk.walk(known) == ([], [], [])
+    known = dict(await device.index.fingerprints(limit=1_000_000))
+    assert walked(device.disk, known) == ([], [], [])
     held = await device.index.held(list(known))
     for path, shown in device.disk.tree().items():
         entry = next(each.entry for where, each in held.items() if where == path)

@@ -4,7 +4,7 @@ import errno
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -19,6 +19,7 @@ from p2psync.ports import (
     Action,
     FileChangedError,
     Hashed,
+    Known,
     Outcome,
     Place,
     Problem,
@@ -28,8 +29,12 @@ from p2psync.ports import (
     StagedPlace,
     Step,
     Walk,
+    Walking,
     Whole,
 )
+
+MOST_CHANGED = 10_000
+"""So many that a part of a walk tells of at most."""
 
 _DIRECTORY = Fingerprint(Kind.DIRECTORY, 0, 0, 0, 0, executable=False, racy=False)
 
@@ -43,6 +48,29 @@ class _Node:
     ctime_ns: int = 0
     inode: int = 0
     executable: bool = False
+
+
+class _Walking:
+    """`ports.Walking`."""
+
+    def __init__(self, disk: "MemoryDisk", under: RelPath | None) -> None:
+        self.is_behind = False
+        self._disk = disk
+        self._under = under
+        self._after = ""
+
+    def go_on(self, known: Known, *, last: bool) -> Walk:
+        left = [pair for pair in known if pair[0] > self._after]
+        upto = None if last else known[-1][0]
+        changed, missing, problems = self._disk.walk_part(left, self._under, self._after, upto)
+        self.is_behind = len(changed) > MOST_CHANGED
+        self._after = changed[MOST_CHANGED - 1].path if self.is_behind else upto or ""
+        if self.is_behind:
+            missing = [path for path in missing if path <= self._after]
+        return Walk(changed[:MOST_CHANGED], missing, problems)
+
+    def close(self) -> None:
+        pass
 
 
 class MemoryDisk:
@@ -224,11 +252,22 @@ class MemoryDisk:
     def check_root(self) -> None:
         self._begin("check_root")
 
-    def walk(self, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
+    def walk(self, under: RelPath | None = None) -> Walking:
+        return _Walking(self, under)
+
+    def walk_part(self, pairs: Known, under: RelPath | None, after: str, upto: str | None) -> Walk:
+        """What is beyond `after`, up to `upto` (None: to the end)."""
         with self._lock:
             self._begin("walk")
+            known = dict(pairs)
             paths = self._nodes if under is None else self._at_and_below(under)
-            there = {path: node for path in paths if (node := self._find(path)) is not None}
+            there = {
+                path: node
+                for path in paths
+                if path > after
+                and (upto is None or path <= upto)
+                and (node := self._find(path)) is not None
+            }
             changed = [
                 self._seen(path, node)
                 for path, node in sorted(there.items())

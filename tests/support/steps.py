@@ -1,5 +1,7 @@
 """Entries and steps for tests of a disk, in few words."""
 
+from collections.abc import Mapping
+from contextlib import closing
 from typing import NamedTuple
 
 import blake3
@@ -7,7 +9,7 @@ import blake3
 from p2psync.core.entry import Entry, Fingerprint, Kind
 from p2psync.core.relpath import RelPath, parse_relpath
 from p2psync.core.version import Dot, first_version
-from p2psync.ports import Action, Disk, Outcome, Result, Step
+from p2psync.ports import Action, Disk, Outcome, Result, Step, Walk
 
 OLD_MTIME_NS = 1_600_000_000_123_456_789
 """Of what peers send: long ago, so that no clock's granularity matters."""
@@ -79,3 +81,11 @@ def place(disk: Disk, path: str, sent: Sent) -> Fingerprint:
     assert result.outcome is Outcome.DONE, result
     assert result.fingerprint is not None
     return result.fingerprint
+
+
+def walked(disk: Disk, known: Mapping[RelPath, Fingerprint], under: RelPath | None = None) -> Walk:
+    """What a whole walk finds."""
+    with closing(disk.walk(under)) as walking:
+        walk = walking.go_on(sorted(known.items()), last=True)
+        assert not walking.is_behind
+        return walk

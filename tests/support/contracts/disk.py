@@ -32,6 +32,7 @@ from tests.support.steps import (
     rel,
     seen,
     step,
+    walked,
 )
 
 Node = bytes | str | None
@@ -77,7 +78,7 @@ class DiskContract:
         world.link("a/to", "one")
         world.write("b", b"22")
 
-        walk = world.disk.walk({})
+        walk = walked(world.disk, {})
 
         assert [item.path for item in walk.changed] == ["a", "a/one", "a/to", "b"]
         assert [item.fingerprint.kind for item in walk.changed] == [
@@ -96,7 +97,7 @@ class DiskContract:
         world.link("to", "one")
         known = settled(world.disk)
 
-        assert world.disk.walk(known) == ([], [], [])
+        assert walked(world.disk, known) == ([], [], [])
 
     def test_a_directory_is_unchanged_when_its_children_change(self, world: World) -> None:
         world.make_directory("a")
@@ -105,7 +106,7 @@ class DiskContract:
         world.write("a/two", b"2")
         world.remove("a/one")
 
-        walk = world.disk.walk(known)
+        walk = walked(world.disk, known)
 
         assert [item.path for item in walk.changed] == ["a/two"]
         assert walk.missing == ["a/one"]
@@ -114,7 +115,7 @@ class DiskContract:
         world.write("one", b"1")
         known = {path: mark._replace(racy=True) for path, mark in settled(world.disk).items()}
 
-        assert [item.path for item in world.disk.walk(known).changed] == ["one"]
+        assert [item.path for item in walked(world.disk, known).changed] == ["one"]
 
     def test_changes_of_content_kind_and_exec_bit_are_found(self, world: World) -> None:
         for name in ("content", "kind", "exec", "same"):
@@ -125,7 +126,11 @@ class DiskContract:
         world.link("kind", "before")
         world.make_executable("exec")
 
-        assert [item.path for item in world.disk.walk(known).changed] == ["content", "exec", "kind"]
+        assert [item.path for item in walked(world.disk, known).changed] == [
+            "content",
+            "exec",
+            "kind",
+        ]
 
     def test_a_vanished_directory_is_missing_with_all_below(self, world: World) -> None:
         world.make_directory("a")
@@ -134,15 +139,15 @@ class DiskContract:
         known = settled(world.disk)
         world.remove("a")
 
-        assert world.disk.walk(known).missing == ["a", "a/b", "a/b/c"]
+        assert walked(world.disk, known).missing == ["a", "a/b", "a/b/c"]
 
     def test_a_walk_under_a_directory_sees_only_that(self, world: World) -> None:
         world.make_directory("a")
         world.write("a/one", b"1")
         world.write("b", b"2")
 
-        assert [item.path for item in world.disk.walk({}, rel("a")).changed] == ["a", "a/one"]
-        assert [item.path for item in world.disk.walk({}, rel("b")).changed] == ["b"]
+        assert [item.path for item in walked(world.disk, {}, rel("a")).changed] == ["a", "a/one"]
+        assert [item.path for item in walked(world.disk, {}, rel("b")).changed] == ["b"]
 
     def test_a_walk_under_what_is_gone_finds_all_of_it_missing(self, world: World) -> None:
         world.make_directory("a")
@@ -150,7 +155,7 @@ class DiskContract:
         known = settled(world.disk)
         world.remove("a")
 
-        assert world.disk.walk(known, rel("a")).missing == ["a", "a/one"]
+        assert walked(world.disk, known, rel("a")).missing == ["a", "a/one"]
 
     def test_looking_tells_what_is_there_and_what_is_not(self, world: World) -> None:
         world.write("file", b"123")
@@ -219,7 +224,7 @@ class DiskContract:
         world.disk.stage([("c-1", BIG, [(0, data[:100])])])
 
         assert world.tree() == {}
-        assert world.disk.walk({}) == ([], [], [])
+        assert walked(world.disk, {}) == ([], [], [])
         assert world.disk.staged_names() == ["c-1"]
 
         made = step(world.disk, "file", file(b""), name="s-2")._replace(
@@ -311,7 +316,7 @@ class DiskContract:
         assert world.tree() == {"file": data}
         assert mark[:3] == (Kind.FILE, len(data), OLD_MTIME_NS)
         assert mark.executable and not mark.racy
-        assert world.disk.walk({rel("file"): mark}) == ([], [], [])
+        assert walked(world.disk, {rel("file"): mark}) == ([], [], [])
         assert world.disk.staged_names() == []
 
     def test_a_new_link_and_a_new_directory_appear(self, world: World) -> None:
@@ -319,7 +324,7 @@ class DiskContract:
         known[rel("a")] = place(world.disk, "a", DIRECTORY)
 
         assert world.tree() == {"to": "no/where", "a": None}
-        assert world.disk.walk(known) == ([], [], [])
+        assert walked(world.disk, known) == ([], [], [])
 
     def test_steps_build_on_those_before(self, world: World) -> None:
         steps = [
@@ -339,7 +344,7 @@ class DiskContract:
         mark = place(world.disk, "it", new)
 
         assert world.tree() == {"it": b"new" if new.data else "new"}
-        assert world.disk.walk({rel("it"): mark}) == ([], [], [])
+        assert walked(world.disk, {rel("it"): mark}) == ([], [], [])
         if old.data:
             assert world.trash() == [b"old"]
 
@@ -456,7 +461,7 @@ class DiskContract:
 
         for use in (
             world.disk.check_root,
-            lambda: world.disk.walk(known),
+            lambda: walked(world.disk, known),
             lambda: world.disk.look([rel("file")]),
             lambda: world.disk.hash_file(rel("file")),
             lambda: world.disk.read(Place(rel("file"), 0, 1)),
@@ -469,4 +474,4 @@ class DiskContract:
 
 def settled(disk: Disk) -> dict[RelPath, Fingerprint]:
     """The tree as an index knows it once the clock has moved on."""
-    return {item.path: item.fingerprint._replace(racy=False) for item in disk.walk({}).changed}
+    return {item.path: item.fingerprint._replace(racy=False) for item in walked(disk, {}).changed}
