@@ -22,7 +22,7 @@ _DOCS = Path(__file__).resolve().parents[2] / "docs"
 _RESULTS = "scaling.json"
 _PAGE = "scaling.md"
 
-_DEVICES = (2, 4, 8, 16, 32, 64)
+_DEVICES = (2, 4, 8, 16, 32, 64, 128)
 _LARGE_GROUPS = (64, 128, 256, 512)
 _LEAST_OVERLAY = 16
 """Below, an overlay of eight neighbours is hardly another thing than the mesh."""

@@ -74,7 +74,7 @@ def _new_file(results: Results) -> str:
 
 
 def _kinds(results: Results) -> str:
-    counts = [pair for pair in _by_count(results, "changes", "mesh") if pair[0] in (8, 32, 64)]
+    counts = [pair for pair in _by_count(results, "changes", "mesh") if pair[0] in (8, 32, 128)]
     rows = [
         [
             kind,
