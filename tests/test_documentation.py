@@ -17,7 +17,7 @@ from msgspec import Struct
 from typer.main import get_command
 
 from p2psync import config, errors
-from p2psync.cli.main import program
+from p2psync.cli.app import program
 from p2psync.protocol import messages, pairing_wire
 
 ROOT = Path(__file__).resolve().parents[1]

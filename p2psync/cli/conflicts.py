@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from p2psync.cli.client import ControlClient
-from p2psync.cli.options import AsJson, DryRun, Home, absolute, print_json, print_lines, say
+from p2psync.cli.options import AsJson, DryRun, Home
+from p2psync.cli.terminal import absolute, print_json, print_lines, say
 from p2psync.cli.text import shown
 from p2psync.cli.views import conflict_lines
 from p2psync.errors import NotFoundError, UsageError

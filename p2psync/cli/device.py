@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from p2psync.cli.client import ControlClient
-from p2psync.cli.options import AsJson, DryRun, Home, print_json, print_lines, say
+from p2psync.cli.options import AsJson, DryRun, Home
+from p2psync.cli.terminal import print_json, print_lines, say
 from p2psync.cli.views import device_list_lines, device_text
 from p2psync.errors import UsageError
 

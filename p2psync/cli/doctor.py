@@ -10,7 +10,8 @@ from typing import Any
 import typer
 
 from p2psync.cli.client import ControlClient
-from p2psync.cli.options import AsJson, Home, command_name, print_json, print_lines
+from p2psync.cli.options import AsJson, Home
+from p2psync.cli.terminal import command_name, print_json, print_lines
 from p2psync.cli.views import check_lines
 from p2psync.errors import P2psyncError
 

@@ -7,14 +7,37 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from p2psync.cli.client import ControlClient
+from p2psync.cli.home import load_or_create
+from p2psync.cli.terminal import say
 from p2psync.cli.text import shown
 from p2psync.config import Config, LogLevel
 from p2psync.errors import ConfigError, P2psyncError
 
 _LOG_NAME = "daemon.log"
 _MAX_LOG = 4 * 1024 * 1024
+
+
+def run_daemon(home: Path, *, verbose: bool) -> None:
+    """The verb `daemon`: run it in the foreground until it is interrupted."""
+    config = load_or_create(home)
+    if verbose:
+        config = replace(config, log_level=LogLevel.DEBUG)
+    client = ControlClient(home)
+
+    def announce(_: threading.Event) -> None:
+        try:
+            status = client.call("status")
+        except P2psyncError:
+            # Being told to stop already, or too busy to answer: no reason to end the daemon.
+            return
+        addresses = ", ".join(status["listen"]) or "no address"
+        say(f"p2psync is running as {status['device']['name']}, listening on {addresses}.")
+
+    run_daemon_with(home, config, log=terminal_log(), beside=announce)
 
 
 def run_daemon_with(

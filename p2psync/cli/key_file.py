@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from p2psync.cli.options import note
+from p2psync.cli.terminal import note
 from p2psync.errors import ConfigError, NotFoundError, UsageError
 
 _KEY_BYTES = 32

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from p2psync.cli.client import ControlClient
-from p2psync.cli.options import print_json, print_lines
+from p2psync.cli.terminal import print_json, print_lines
 from p2psync.cli.text import need_text, shown, size_text
 from p2psync.cli.views import change_lines, folder_lines, head_line, lines_after
 from p2psync.errors import NotRunningError, TimedOutError

@@ -1,94 +1,16 @@
-"""The command `p2psync`: its verbs, its exit codes, and the one place that prints failures.
-
-Of the verbs only the one that was called is imported and made, where the command line tells which:
-to make the parser of all takes longer than to ask the daemon.
-"""
+"""The command `p2psync`: its exit codes, and the one place that prints failures."""
 
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import NamedTuple
 
-import typer
-from typer.exceptions import TyperException
-
-from p2psync import __version__
-from p2psync.cli.options import absolute, note
+from p2psync.cli.terminal import absolute, home_or_default, note
 from p2psync.cli.text import shown
-from p2psync.errors import P2psyncError, UsageError
+from p2psync.errors import P2psyncError
 
 _INTERRUPTED = 130
-
-_EXIT_CODES = """\
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the daemon is not running, 4 not found, 5 refused,
-6 timed out, 7 wrong config or home, 8 damaged data, 130 interrupted.
-"""
-
-_GROUP = "app"
-_VERBS = {
-    "up": ("start", "up"),
-    "init": ("start", "init"),
-    "daemon": ("start", "daemon"),
-    "pair": ("pair", _GROUP),
-    "device": ("device", _GROUP),
-    "folder": ("folder", _GROUP),
-    "status": ("state", "status"),
-    "wait": ("state", "wait"),
-    "conflicts": ("conflicts", _GROUP),
-    "approve": ("state", "approve"),
-    "verify": ("verify", "verify"),
-    "doctor": ("doctor", "doctor"),
-}
-"""Where each is: the module here, and the function or the group in it."""
-
-
-def program(verb: str | None = None) -> typer.Typer:
-    """The command with one of its verbs; with all where `verb` is none of them."""
-    app = typer.Typer(
-        name="p2psync",
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        epilog=_EXIT_CODES,
-    )
-    app.callback()(_global_options)
-    for name in [verb] if verb in _VERBS else _VERBS:
-        module, what = _VERBS[name]
-        found = getattr(import_module(f"p2psync.cli.{module}"), what)
-        if what == _GROUP:
-            app.add_typer(found, name=name)
-        else:
-            app.command()(found)
-    return app
-
-
-def _print_version(value: bool) -> None:
-    if value:
-        print(f"p2psync {__version__}")
-        raise typer.Exit
-
-
-def _global_options(
-    context: typer.Context,
-    home: Annotated[
-        str | None,
-        typer.Option(
-            "--home", metavar="DIR", envvar="P2PSYNC_HOME", help="State directory of the daemon."
-        ),
-    ] = None,
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """Keep folders the same on many devices, without a server."""
-    if home == "":
-        raise UsageError("--home needs the path of a directory.")
-    context.obj = home
 
 
 def run() -> None:
@@ -109,17 +31,11 @@ def run() -> None:
 def main(arguments: Sequence[str]) -> int:
     """Carry out one command line and return its exit code."""
     try:
-        app = program(_verb_of(arguments))
-        return _exit_code(
-            app(list(arguments) or ["--help"], prog_name="p2psync", standalone_mode=False)
-        )
+        return _carry_out(arguments)
     except P2psyncError as error:
         note(f"p2psync: {error}")
         return error.exit_code
-    except TyperException as error:
-        note(f"p2psync: {_usage_sentence(error)}")
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         note("p2psync: Interrupted.")
         return _INTERRUPTED
     except BrokenPipeError:
@@ -130,28 +46,42 @@ def main(arguments: Sequence[str]) -> int:
         return 1
 
 
-def _verb_of(arguments: Sequence[str]) -> str | None:
-    """The verb, if there is nothing before it but the home."""
-    left = iter(arguments)
-    for argument in left:
-        if argument == "--home":
-            next(left, None)
-        elif not argument.startswith("--home="):
-            return argument
-    return None
+def _carry_out(arguments: Sequence[str]) -> int:
+    plain = daemon_alone(arguments)
+    if plain is None:
+        from p2psync.cli.app import carry_out
+
+        return carry_out(arguments)
+    from p2psync.cli.foreground import run_daemon
+
+    run_daemon(home_or_default(plain.home), verbose=plain.verbose)
+    return 0
 
 
-def _exit_code(result: object) -> int:
-    """Commands return nothing; `typer.Exit` arrives here as its code."""
-    return result if isinstance(result, int) else 0
+class PlainDaemon(NamedTuple):
+    home: str
+    """Empty for the user's default."""
+    verbose: bool
 
 
-def _usage_sentence(error: TyperException) -> str:
-    context = getattr(error, "ctx", None)
-    sentence = error.format_message().rstrip(".")
-    if context is None:
-        return f"{sentence}."
-    return f"{sentence}; see `{context.command_path} --help`."
+def daemon_alone(arguments: Sequence[str]) -> PlainDaemon | None:
+    """What the verb `daemon` is given; None for other command lines, and for those that are not
+    plain enough to do without the parser, which would stay in the daemon's memory for months."""
+    left = list(arguments)
+    homes = {False: os.environ.get("P2PSYNC_HOME", ""), True: ""}
+    is_daemon = verbose = False
+    while left:
+        word = left.pop(0)
+        if word == "--home" and left and left[0] and not left[0].startswith("-"):
+            # One that comes behind the verb is nearer to it.
+            homes[is_daemon] = left.pop(0)
+        elif word in ("--verbose", "-v") and is_daemon:
+            verbose = True
+        elif word == "daemon" and not is_daemon:
+            is_daemon = True
+        else:
+            return None
+    return PlainDaemon(homes[True] or homes[False], verbose) if is_daemon else None
 
 
 def _let_go_of_stdout() -> None:

@@ -11,7 +11,8 @@ import typer
 
 from p2psync.cli.client import ControlClient
 from p2psync.cli.key_file import create_key_file, read_key_file
-from p2psync.cli.options import AsJson, Home, absolute, note, print_json, print_lines, say
+from p2psync.cli.options import AsJson, Home
+from p2psync.cli.terminal import absolute, note, print_json, print_lines, say
 from p2psync.cli.text import shown
 from p2psync.cli.views import device_text, duration_text
 from p2psync.errors import P2psyncError, RefusedError, TimedOutError, UsageError

@@ -2,16 +2,16 @@
 
 import contextlib
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from p2psync.cli.client import ControlClient
-from p2psync.cli.options import Home, absolute, called_as, command_name, say
+from p2psync.cli.options import Home
+from p2psync.cli.terminal import absolute, called_as, command_name, say
 from p2psync.cli.text import shown
-from p2psync.errors import ConfigError, P2psyncError, UsageError
+from p2psync.errors import ConfigError, UsageError
 
 
 def init(
@@ -48,25 +48,9 @@ def daemon(
     home: Home = "",
 ) -> None:
     """Run the daemon in the foreground until it is interrupted."""
-    from p2psync.cli.foreground import run_daemon_with, terminal_log
-    from p2psync.cli.home import load_or_create
-    from p2psync.config import LogLevel
+    from p2psync.cli.foreground import run_daemon
 
-    config = load_or_create(Path(home))
-    if verbose:
-        config = replace(config, log_level=LogLevel.DEBUG)
-    client = ControlClient(Path(home))
-
-    def announce(_: threading.Event) -> None:
-        try:
-            status = client.call("status")
-        except P2psyncError:
-            # Being told to stop already, or too busy to answer: no reason to end the daemon.
-            return
-        addresses = ", ".join(status["listen"]) or "no address"
-        say(f"p2psync is running as {status['device']['name']}, listening on {addresses}.")
-
-    run_daemon_with(Path(home), config, log=terminal_log(), beside=announce)
+    run_daemon(Path(home), verbose=verbose)
 
 
 def up(

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from p2psync.cli.client import ControlClient
-from p2psync.cli.options import AsJson, Home, print_json, print_lines, say
+from p2psync.cli.options import AsJson, Home
+from p2psync.cli.terminal import print_json, print_lines, say
 from p2psync.cli.text import count_text
 from p2psync.cli.views import status_lines
 from p2psync.errors import TimedOutError, UsageError

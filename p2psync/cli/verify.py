@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from p2psync.cli.client import ControlClient
-from p2psync.cli.options import AsJson, Home, note, print_json, print_lines, say
+from p2psync.cli.options import AsJson, Home
+from p2psync.cli.terminal import note, print_json, print_lines, say
 from p2psync.cli.text import count_text
 from p2psync.cli.views import finding_lines, verify_text
 from p2psync.errors import DamagedError, UsageError

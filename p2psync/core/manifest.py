@@ -1,5 +1,7 @@
 """A file's list of chunks: how it is cut, the list's bytes, and the content id that names it."""
 
+from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import blake3
@@ -37,6 +39,28 @@ def chunk_sizes(file_size: int) -> ChunkSizes:
     """How a file of that many bytes is cut. A function of the size alone, so that equal files have
     equal content ids whatever they were before."""
     return _USUAL if file_size < _HUGE_FROM else _HUGE
+
+
+def offsets_of(manifest: Manifest) -> list[int]:
+    """Where each chunk begins."""
+    return list(accumulate((chunk.size for chunk in manifest[:-1]), initial=0))[: len(manifest)]
+
+
+def holes(manifest: Manifest) -> list[bool]:
+    """Which of the chunks lie in a hole of their file, or in zeros that may become one: a run of
+    zeros is cut into the largest chunks, and what is left of it at the file's end."""
+    if not manifest:
+        return []
+    largest = chunk_sizes(sum(chunk.size for chunk in manifest)).maximum
+    found = [chunk.size == largest and chunk == _zeros(largest) for chunk in manifest]
+    last = manifest[-1]
+    found[-1] = last.size <= largest and last == _zeros(last.size)
+    return found
+
+
+@lru_cache(maxsize=4)
+def _zeros(size: int) -> Chunk:
+    return Chunk(Digest(blake3.blake3(bytes(size)).digest()), size)
 
 
 def content_id_of_manifest(manifest: Manifest) -> Digest:

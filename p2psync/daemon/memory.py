@@ -1,7 +1,7 @@
 """Keeps the daemon from holding memory that it no longer uses.
 
-The C library keeps what is freed, in a heap for each thread. With the buffers of file transfers
-these grow for hours, though no more is in use than before.
+The C library keeps what is freed, in a heap for each thread unless it is told otherwise. With the
+buffers of file transfers these grow for hours, though no more is in use than before.
 """
 
 import asyncio
@@ -10,6 +10,14 @@ import gc
 from collections.abc import Awaitable, Callable
 
 EVERY_S = 60.0
+_M_ARENA_MAX = -8  # malloc.h
+
+
+def keep_to_one_heap() -> None:
+    """For all threads, where the C library can. To be called before there are others."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 async def return_freed_memory(

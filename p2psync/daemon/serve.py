@@ -20,7 +20,7 @@ from p2psync.daemon.checks import checks
 from p2psync.daemon.clock import SystemClock
 from p2psync.daemon.control import DaemonControl
 from p2psync.daemon.folders import Folders
-from p2psync.daemon.memory import collect_rarely, return_freed_memory
+from p2psync.daemon.memory import collect_rarely, keep_to_one_heap, return_freed_memory
 from p2psync.daemon.pairing import Pairing
 from p2psync.daemon.power_cut import VARIABLE, end_where_told
 from p2psync.daemon.status import StatusReport
@@ -49,6 +49,7 @@ async def serve(home: Path, *, config: Config, ready: Callable[[], None]) -> Non
     other P2psyncErrors that keep it from starting.
     """
     _raise_descriptor_limit()
+    keep_to_one_heap()
     end_where_told(os.environ.get(VARIABLE))
     with _locked(home):
         identity = load_or_create_identity(home)

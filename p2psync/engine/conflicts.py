@@ -7,8 +7,10 @@ is found by the scan like any other edit: so it resolves everywhere.
 import asyncio
 from typing import NamedTuple
 
-from p2psync.core.entry import Entry, Kind
+from p2psync.core.entry import Chunk, Entry, Kind, Manifest
+from p2psync.core.ids import Digest
 from p2psync.core.relpath import RelPath
+from p2psync.engine.content import is_small
 from p2psync.engine.folder import Folder
 from p2psync.errors import NotFoundError, RefusedError
 from p2psync.ports import Action, FolderIndex, Held, Outcome, Place, Result, Step
@@ -68,16 +70,26 @@ async def _replacement(
     expected = there.fingerprint if there is not None and there.entry.is_live else None
     if entry.kind != Kind.FILE:
         return Step(Action.PLACE, original, entry, expected)
-    place = Place(chosen, 0, entry.size)
-    await asyncio.to_thread(folder.disk.unstage, [_STAGED])
-    if not await asyncio.to_thread(_stage, folder, entry, place):
+    if not await _stage(folder, entry, Place(chosen, 0, entry.size)):
         raise RefusedError(f"“{chosen}” is changing just now; try again in a moment.")
     return Step(Action.PLACE, original, entry, expected, _STAGED)
 
 
-def _stage(folder: Folder, entry: Entry, place: Place) -> bool:
-    folder.disk.stage([(_STAGED, entry.size, [])])
-    return entry.size == 0 or folder.disk.stage_copy(_STAGED, entry.size, 0, place)
+async def _stage(folder: Folder, entry: Entry, place: Place) -> bool:
+    """Whether the file has the content that the index tells of."""
+    chunks: Manifest | None = (Chunk(Digest(entry.content), entry.size),)
+    if not is_small(entry):
+        chunks = await folder.index.manifest(entry.content)
+
+    if chunks is None:
+        return False
+
+    def copy() -> bool:
+        folder.disk.unstage([_STAGED])
+        done = folder.disk.prepare(_STAGED, chunks)
+        return all(done) or all(folder.disk.stage_copy(_STAGED, 0, chunks, place))
+
+    return await asyncio.to_thread(copy)
 
 
 def _check(results: list[Result]) -> None:

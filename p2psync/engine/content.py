@@ -4,25 +4,34 @@ Everything staged here has been verified against its content id, so a commit nev
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import blake3
 
 from p2psync.core.entry import SINGLE_CHUNK_MAX, Entry, Manifest
 from p2psync.core.ids import DeviceID, Digest
-from p2psync.core.manifest import content_id_of_manifest
+from p2psync.core.manifest import content_id_of_manifest, offsets_of
 from p2psync.core.relpath import RelPath
 from p2psync.engine.fetch import Need, fetch_chunks
 from p2psync.engine.session import Session, SessionClosedError
 from p2psync.engine.swarm import Swarm
+from p2psync.engine.tasks import together, whole
 from p2psync.errors import P2psyncError
 from p2psync.ports import Disk, FileChangedError, FolderIndex, Place, Whole
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Sessions = Callable[[], dict[DeviceID, Session]]
 
 _SMALL_PREFIX = "s-"
+
+_COPY_BYTES = 32 * 1024 * 1024
+"""The most that one copy from this disk is of."""
+_COPIERS = 2
+"""Copies under way at a time: one reads and verifies while another is written."""
 
 
 class FileWanted(NamedTuple):
@@ -157,26 +166,21 @@ class Contents:
         if manifest is None:
             return None
         name = f"c-{file.entry.content.hex()}"
-        size = file.entry.size
-        done = await self._done(name, manifest)
+        done = await asyncio.to_thread(self._disk.prepare, name, manifest)
         if not all(done):
-            copied = await self._copy_local(name, size, manifest, done)
-            if copied:
-                done = await self._done(name, manifest)
+            await self._copy_local(name, manifest, done)
         offsets: dict[Digest, list[int]] = defaultdict(list)
         sizes: dict[Digest, int] = {}
-        at = 0
-        for chunk, have in zip(manifest, done, strict=True):
+        for chunk, at, have in zip(manifest, offsets_of(manifest), done, strict=True):
             if not have:
                 offsets[chunk.digest].append(at)
                 sizes[chunk.digest] = chunk.size
-            at += chunk.size
 
         share = self._swarm.begin(file.entry.content, manifest, name, done, file.sources)
 
         async def deliver(chunks: Sequence[tuple[Digest, bytes]]) -> None:
             pieces = [(at, data) for digest, data in chunks for at in offsets[digest]]
-            await asyncio.to_thread(self._disk.stage, [(name, size, pieces)])
+            await _in_thread(self._disk.stage_pieces, name, pieces)
             share.got(digest for digest, _ in chunks)
 
         needs = [
@@ -188,28 +192,23 @@ class Contents:
         share.tell()
         return None if left else Staged(name, manifest)
 
-    async def _done(self, name: str, manifest: Manifest) -> list[bool]:
-        return await asyncio.to_thread(self._disk.staged_chunks, name, manifest)
+    async def _copy_local(self, name: str, manifest: Manifest, done: list[bool]) -> None:
+        """Copy chunks that lie anywhere in this folder, neighbours in one go, and note in `done`
+        which ones were right."""
+        missing = [chunk.digest for chunk, have in zip(manifest, done, strict=True) if not have]
+        runs = _runs(manifest, done, await self._index.find_chunks(missing))
 
-    async def _copy_local(
-        self, name: str, size: int, manifest: Manifest, done: Sequence[bool]
-    ) -> bool:
-        """Copy chunks that lie anywhere in this folder, neighbours in one go; whether any did."""
-        places = await self._index.find_chunks([chunk.digest for chunk in manifest])
-        runs: list[tuple[int, Place]] = []
-        at = 0
-        for chunk, have in zip(manifest, done, strict=True):
-            where = None if have else _continuing(runs, at, places.get(chunk.digest, []))
-            if where is not None:
-                _append(runs, at, where)
-            at += chunk.size
+        async def work() -> None:
+            while runs:
+                run = runs.popleft()
+                chunks = manifest[run.first : run.after]
+                done[run.first : run.after] = await _in_thread(
+                    self._disk.stage_copy, name, run.at, chunks, run.place
+                )
 
-        def copy() -> None:
-            for offset, place in runs:
-                self._disk.stage_copy(name, size, offset, place)
-
-        await asyncio.to_thread(copy)
-        return bool(runs)
+        async with together() as tasks:
+            for _ in range(min(_COPIERS, len(runs))):
+                tasks.create_task(work(), name="copy")
 
     async def _manifest(self, file: FileWanted) -> Manifest | None:
         content = file.entry.content
@@ -249,30 +248,43 @@ def _sources(files: Iterable[FileWanted]) -> frozenset[DeviceID]:
     return frozenset().union(*(file.sources for file in files))
 
 
-def _continuing(runs: list[tuple[int, Place]], at: int, places: Sequence[Place]) -> Place | None:
-    """The place that goes on where the last run ends, if there is one: fewer, longer copies."""
-    if not places:
-        return None
-    if runs:
-        offset, last = runs[-1]
-        for place in places:
-            if (
-                offset + last.size == at
-                and place.path == last.path
-                and place.offset == last.offset + last.size
-            ):
-                return place
-    return places[0]
+class _Run(NamedTuple):
+    """Chunks of a file that lie one after another in another one."""
+
+    first: int
+    after: int
+    """Number of the first chunk and of the one behind the last."""
+    at: int
+    """Offset in the file."""
+    place: Place
+
+    def goes_on_at(self, place: Place) -> bool:
+        last = self.place
+        return place.path == last.path and place.offset == last.offset + last.size
 
 
-def _append(runs: list[tuple[int, Place]], at: int, place: Place) -> None:
-    if runs:
-        offset, last = runs[-1]
-        if (
-            offset + last.size == at
-            and place.path == last.path
-            and place.offset == last.offset + last.size
-        ):
-            runs[-1] = (offset, Place(last.path, last.offset, last.size + place.size))
-            return
-    runs.append((at, place))
+def _runs(
+    manifest: Manifest, done: Sequence[bool], places: Mapping[Digest, Sequence[Place]]
+) -> deque[_Run]:
+    """What is to be copied from where: neighbours together, as far as one copy goes."""
+    runs: deque[_Run] = deque()
+    offsets = offsets_of(manifest)
+    for number, (chunk, have) in enumerate(zip(manifest, done, strict=True)):
+        found = [] if have else places.get(chunk.digest, [])
+        if not found:
+            continue
+        last = runs[-1] if runs and runs[-1].after == number else None
+        next_ones = (place for place in found if last is not None and last.goes_on_at(place))
+        place = next(next_ones, None)
+        if last is None or place is None or last.place.size + place.size > _COPY_BYTES:
+            runs.append(_Run(number, number + 1, offsets[number], place or found[0]))
+        else:
+            longer = last.place._replace(size=last.place.size + place.size)
+            runs[-1] = last._replace(after=number + 1, place=longer)
+    return runs
+
+
+async def _in_thread(work: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    """For what writes to a staging file: it must be over when a cancelled pull is, or it could
+    still write when the file has been placed and is a user's."""
+    return await whole(asyncio.to_thread(work, *args, **options))

@@ -22,8 +22,15 @@ def is_native() -> bool:
     return not FastCDC.__module__.startswith("pyfastcdc.py")
 
 
-def cut(read_into: ReadInto, size: int) -> Iterator[memoryview]:
-    """The chunks of a file of `size` bytes in order; each view holds until the next is asked for.
+def _nothing() -> None:
+    pass
+
+
+def cut(
+    read_into: ReadInto, size: int, before_reuse: Callable[[], None] = _nothing
+) -> Iterator[memoryview]:
+    """The chunks of a file of `size` bytes in order; the views hold until the next is asked for and
+    `before_reuse` was called.
 
     Memory is bounded by two of the largest chunks. Where no cut is found in the whole file it is
     halved, for a list of chunks has two at least.
@@ -54,5 +61,6 @@ def cut(read_into: ReadInto, size: int) -> Iterator[memoryview]:
             used += chunk.length
             if filled - used < sizes.maximum and read < size:
                 break
+        before_reuse()
         window[: filled - used] = window[used:filled]
         filled -= used

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import blake3
@@ -17,6 +18,9 @@ from p2psync.files.fingerprint import fingerprint_of
 from p2psync.files.syscalls import System
 from p2psync.files.tree import ABSENT, Tree
 from p2psync.ports import FileChangedError, Hashed, Place
+
+_HASHED_BESIDE = 16 * 1024 * 1024
+"""Files from this size are cut in one thread and hashed in another, which takes half as long."""
 
 _NO_FILE = ABSENT | {errno.ENXIO}
 """Opening a socket fails with ENXIO."""
@@ -100,9 +104,24 @@ def _manifest(system: System, file: int, size: int, path: RelPath) -> Manifest:
             view = view[count:]
             offset += count
 
-    return tuple(
-        Chunk(Digest(blake3.blake3(chunk).digest()), len(chunk)) for chunk in cut(read_into, size)
-    )
+    if size < _HASHED_BESIDE:
+        return tuple(_chunk(view) for view in cut(read_into, size))
+    chunks: list[Chunk] = []
+    hashing: list[Future[Chunk]] = []
+
+    def collect() -> None:
+        chunks.extend(each.result() for each in hashing)
+        hashing.clear()
+
+    with ThreadPoolExecutor(1) as helper:
+        for view in cut(read_into, size, before_reuse=collect):
+            hashing.append(helper.submit(_chunk, view))
+        collect()
+    return tuple(chunks)
+
+
+def _chunk(data: memoryview) -> Chunk:
+    return Chunk(Digest(blake3.blake3(data).digest()), len(data))
 
 
 def _exactly(system: System, file: int, size: int, offset: int, path: RelPath) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from p2psync.config import TrashConfig
-from p2psync.core.entry import Manifest
+from p2psync.core.entry import Chunk, Manifest
 from p2psync.core.relpath import RelPath
 from p2psync.files import hashing, problems, staging
 from p2psync.files.commit import Commit
@@ -116,13 +116,19 @@ class LocalDisk:
         with self._tree() as tree:
             staging.stage_whole(tree, files)
 
-    def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
+    def prepare(self, name: str, manifest: Manifest) -> list[bool]:
         with self._tree() as tree:
-            return staging.stage_copy(tree, name, size, offset, source)
+            return staging.prepare(tree, name, manifest)
 
-    def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
+    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes]]) -> None:
         with self._tree() as tree:
-            return staging.staged_chunks(tree, name, manifest)
+            staging.stage_pieces(tree, name, pieces)
+
+    def stage_copy(
+        self, name: str, offset: int, chunks: Sequence[Chunk], source: Place
+    ) -> list[bool]:
+        with self._tree() as tree:
+            return staging.stage_copy(tree, name, offset, chunks, source)
 
     def read_staged(self, place: StagedPlace) -> bytes:
         with self._tree() as tree:

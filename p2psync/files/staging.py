@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 import blake3
 
 from p2psync import failpoints
-from p2psync.core.entry import Manifest
-from p2psync.core.manifest import chunk_sizes
+from p2psync.core.entry import Chunk, Manifest
+from p2psync.core.manifest import holes, offsets_of
 from p2psync.core.relpath import INTERNAL, RelPath
 from p2psync.files.hashing import opened
 from p2psync.files.modes import mode_of_new, set_mode
@@ -28,12 +28,13 @@ _NAME = re.compile(r"[0-9a-z-]{1,80}")
 
 _RESERVED_FROM = 1024 * 1024
 """From this size (bytes) on, room is reserved before the first piece is written."""
-_COPY_BYTES = 1024 * 1024
+_WRITTEN_AT_ONCE = 8 * 1024 * 1024
+"""So many bytes of a copy are given to the disk at a time."""
 
 _CANNOT_RESERVE = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENODEV}
 _CANNOT_SHARE = {
     errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EPERM,
-    errno.ETXTBSY, errno.EIO,
+    errno.ETXTBSY, errno.EIO, errno.ENOTTY,
 }  # fmt: skip
 
 
@@ -45,23 +46,63 @@ def staging_area(tree: Tree) -> int:
 def stage(tree: Tree, files: Iterable[tuple[str, int, Pieces]]) -> None:
     area = staging_area(tree)
     for name, size, pieces in files:
-        with _opened(tree.system, area, name, size) as file:
+        with _opened(tree.system, area, name, size) as (file, _):
             for offset, data in pieces:
                 if offset < 0 or offset + len(data) > size:
                     raise ValueError("a piece lies outside of its file")
                 write_all(tree.system, file, data, offset)
                 failpoints.reach("staging.piece-written")
-                if size >= _RESERVED_FROM:
-                    # So that the sync at the end, when the last piece has come, finds little left.
-                    with suppress(OSError):
-                        tree.system.start_writing(file, len(data), offset)
+
+
+def prepare(tree: Tree, name: str, manifest: Manifest) -> list[bool]:
+    size = sum(chunk.size for chunk in manifest)
+    zeros = holes(manifest)
+    dense = _dense(manifest, zeros)
+    with _opened(tree.system, staging_area(tree), name, size, dense) as (file, is_new):
+        return zeros if is_new else list(_right_chunks(tree.system, file, manifest, zeros))
+
+
+def _dense(manifest: Manifest, zeros: Sequence[bool]) -> list[tuple[int, int]]:
+    """Offset and size of what lies between holes."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    for chunk, is_hole in zip(manifest, zeros, strict=True):
+        if not is_hole:
+            begun, count = found.pop() if found and sum(found[-1]) == at else (at, 0)
+            found.append((begun, count + chunk.size))
+        at += chunk.size
+    return found
+
+
+def stage_pieces(tree: Tree, name: str, pieces: Pieces) -> None:
+    # Were it made anew here, what was staged before would be missing in it.
+    with _prepared(tree, name) as file:
+        for offset, data in pieces:
+            write_all(tree.system, file, data, offset)
+            failpoints.reach("staging.piece-written")
+            _start_writing(tree.system, file, len(data), offset)
+
+
+@contextmanager
+def _prepared(tree: Tree, name: str) -> Iterator[int]:
+    file = tree.system.open_staging(staging_area(tree), name, create=False)
+    try:
+        yield file
+    finally:
+        tree.system.close(file)
+
+
+def _start_writing(system: System, file: int, size: int, offset: int) -> None:
+    """So that the sync at the end, when the last piece has come, finds little left."""
+    with suppress(OSError):
+        system.start_writing(file, size, offset)
 
 
 def stage_whole(tree: Tree, files: Iterable[Whole]) -> None:
     area = staging_area(tree)
     system = tree.system
     for name, data, entry in files:
-        with _opened(system, area, name, len(data), written_whole=True) as file:
+        with _opened(system, area, name, len(data), written_whole=True) as (file, _):
             write_all(system, file, data, 0)
             failpoints.reach("staging.piece-written")
             set_mode(system, file, mode_of_new(executable=entry.executable))
@@ -74,11 +115,17 @@ _LEFT_FREE = 1024**3
 
 @contextmanager
 def _opened(
-    system: System, area: int, name: str, size: int, *, written_whole: bool = False
-) -> Iterator[int]:
-    """The staging file with that name and size, empty if it was not there before; one that is
-    `written_whole` at once grows to its size then. One that is made in vain (the disk is full) is
-    not left behind."""
+    system: System,
+    area: int,
+    name: str,
+    size: int,
+    dense: Sequence[tuple[int, int]] = (),
+    *,
+    written_whole: bool = False,
+) -> Iterator[tuple[int, bool]]:
+    """The staging file with that name and size, and whether it was not there before: then it is
+    empty, with room for what is `dense`; one that is `written_whole` at once grows to its size
+    then. One that is made in vain (the disk is full) is not left behind."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no staging name")
     file = system.open_staging(area, name, create=True)
@@ -90,29 +137,34 @@ def _opened(
             system.close(file)
             file = system.open_staging(area, name, create=True)
             found = system.fstat(file)
+        is_new = found.st_size != size
         try:
-            if found.st_size != size and (found.st_size or not written_whole):
-                _give_size(system, file, found.st_size, size)
+            if is_new and (found.st_size or not written_whole):
+                _give_size(system, file, found.st_size, size, dense)
         except OSError:
             discard(system, area, name)
             raise
         failpoints.reach("staging.opened")
-        yield file
+        yield file, is_new
     finally:
         system.close(file)
 
 
-def _give_size(system: System, file: int, old: int, new: int) -> None:
+def _give_size(
+    system: System, file: int, old: int, new: int, dense: Sequence[tuple[int, int]]
+) -> None:
     if old:
         system.truncate(file, 0)
-    if new >= _RESERVED_FROM:
+    room = sum(count for _, count in dense)
+    if room >= _RESERVED_FROM:
         try:
-            _check_room(system, file, new)
-            system.allocate(file, new)
-            return
+            _check_room(system, file, room)
+            for offset, count in dense:
+                system.allocate(file, count, offset)
         except OSError as error:
             if error.errno not in _CANNOT_RESERVE:
                 raise
+    # Last: a file of the right size is one that has its room.
     system.truncate(file, new)
 
 
@@ -124,73 +176,106 @@ def _check_room(system: System, file: int, size: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def stage_copy(tree: Tree, name: str, size: int, offset: int, source: Place) -> bool:
+def stage_copy(
+    tree: Tree, name: str, offset: int, chunks: Sequence[Chunk], source: Place
+) -> list[bool]:
     try:
-        with opened(tree, source.path) as (file, found):
-            if found.st_size < source.offset + source.size:
-                return False
-            with _opened(tree.system, staging_area(tree), name, size) as staged:
-                return _copy(tree.system, file, staged, source, offset)
+        with (
+            opened(tree, source.path) as (file, found),
+            _prepared(tree, name) as staged,
+        ):
+            copying = _Copying(tree.system, file, staged, chunks)
+            if found.st_size >= source.offset + source.size and copying.share(
+                source, offset, found.st_blksize
+            ):
+                return copying.verify(offset)
+            return copying.copy(source.offset, offset)
     except FileChangedError:
-        return False
+        return [False] * len(chunks)
 
 
-def _copy(system: System, source: int, target: int, place: Place, offset: int) -> bool:
-    done = 0
-    while done < place.size:
-        offsets = (place.offset + done, offset + done)
+class _Copying:
+    """Chunks that lie one after another in one open file, on their way to another."""
+
+    def __init__(self, system: System, source: int, target: int, chunks: Sequence[Chunk]) -> None:
+        self._system = system
+        self._source = source
+        self._target = target
+        self._chunks = chunks
+        self._offsets = offsets_of(tuple(chunks))
+        self._buffer = memoryview(bytearray(max(chunk.size for chunk in chunks)))
+
+    def share(self, source: Place, offset: int, block: int) -> bool:
+        """Have the file system keep the bytes once for both files, and copy only what lies in
+        blocks that also hold others; whether it can."""
+        head = -source.offset % block
+        shared = (source.size - head) // block * block
+        if (source.offset - offset) % block or shared <= 0:
+            return False
         try:
-            count = system.copy_range(source, target, place.size - done, offsets)
+            begins = (source.offset + head, offset + head)
+            self._system.clone_range(self._source, self._target, shared, begins)
         except OSError as error:
             if error.errno not in _CANNOT_SHARE:
                 raise
-            count = 0
-        if count == 0:
-            # Also where the file system pretends that the file has ended, as some do.
-            try:
-                data = system.read(source, min(_COPY_BYTES, place.size - done), offsets[0])
-            except OSError:
-                # A bad disk: what it does not give is had from elsewhere.
-                return False
-            if not data:
-                return False
-            write_all(system, target, data, offsets[1])
-            count = len(data)
-        done += count
+            return False
         failpoints.reach("staging.piece-copied")
-    return True
+        for at, count in ((0, head), (head + shared, source.size - head - shared)):
+            view = self._buffer[:count]
+            # What is not there to be read is found missing when it is verified.
+            if _fill(self._system, self._source, view, source.offset + at):
+                write_all(self._system, self._target, view, offset + at)
+        return True
+
+    def verify(self, offset: int) -> list[bool]:
+        """Which of the chunks lie from `offset` on in the target."""
+        return [
+            self._read(self._target, chunk, offset + at)
+            for chunk, at in zip(self._chunks, self._offsets, strict=True)
+        ]
+
+    def copy(self, source_offset: int, offset: int) -> list[bool]:
+        """Copy those that are right: what was verified is what is written."""
+        done: list[bool] = []
+        unsent = upto = offset
+        for chunk, at in zip(self._chunks, self._offsets, strict=True):
+            done.append(self._read(self._source, chunk, source_offset + at))
+            if done[-1]:
+                write_all(self._system, self._target, self._buffer[: chunk.size], offset + at)
+                failpoints.reach("staging.piece-copied")
+            upto = offset + at + chunk.size
+            if upto - unsent >= _WRITTEN_AT_ONCE:
+                _start_writing(self._system, self._target, upto - unsent, unsent)
+                unsent = upto
+        _start_writing(self._system, self._target, upto - unsent, unsent)
+        return done
+
+    def _read(self, file: int, chunk: Chunk, offset: int) -> bool:
+        """Whether the chunk lies there; it is in the buffer then."""
+        view = self._buffer[: chunk.size]
+        try:
+            is_whole = _fill(self._system, file, view, offset)
+        except OSError:
+            # A bad disk: what it does not give is had from elsewhere.
+            return False
+        return is_whole and blake3.blake3(view).digest() == chunk.digest
 
 
-def staged_chunks(tree: Tree, name: str, manifest: Manifest) -> list[bool]:
+def _right_chunks(
+    system: System, file: int, manifest: Manifest, zeros: Sequence[bool]
+) -> Iterator[bool]:
+    # Where nothing was written reads as zeros.
     size = sum(chunk.size for chunk in manifest)
-    system = tree.system
-    try:
-        file = system.open_staging(staging_area(tree), name, create=False)
-    except FileNotFoundError:
-        return [False] * len(manifest)
-    try:
-        found = system.fstat(file)
-        if found.st_size != size:
-            return [False] * len(manifest)
-        return list(_right_chunks(system, file, manifest, size))
-    finally:
-        system.close(file)
-
-
-def _right_chunks(system: System, file: int, manifest: Manifest, size: int) -> Iterator[bool]:
-    # Where nothing was written reads as zeros, and a run of zeros is cut into the largest chunks.
-    largest = chunk_sizes(size).maximum
-    zeros = blake3.blake3(bytes(largest)).digest()
-    buffer = memoryview(bytearray(largest))
+    buffer = memoryview(bytearray(max((chunk.size for chunk in manifest), default=0)))
     at = 0
     data_from = 0
-    for digest, length in manifest:
+    for (digest, length), is_zeros in zip(manifest, zeros, strict=True):
         if data_from < at + 1 and at < size:
             data_from = _next_data(system, file, at, size)
         if data_from >= at + length:
-            yield length == largest and digest == zeros
+            yield is_zeros
         else:
-            view = buffer[:length] if length <= largest else memoryview(bytearray(length))
+            view = buffer[:length]
             yield _fill(system, file, view, at) and blake3.blake3(view).digest() == digest
         at += length
 

@@ -10,6 +10,7 @@ import fcntl
 import mmap
 import os
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from enum import IntFlag
@@ -46,6 +47,7 @@ _sync_file_range = _function(
     ctypes.c_uint,
 )
 _F_SETSIG = 10  # fcntl.h
+_FICLONERANGE = 0x4020940D  # linux/fs.h, as on all machines but PowerPC, MIPS and SPARC
 _START_WRITING = 2  # SYNC_FILE_RANGE_WRITE, linux/fs.h
 
 
@@ -134,17 +136,21 @@ class System:
     def truncate(self, descriptor: int, size: int) -> None:
         os.ftruncate(descriptor, size)
 
-    def allocate(self, descriptor: int, size: int) -> None:
-        """Reserve room for a file of `size` bytes and give it that size."""
-        _call(_fallocate, descriptor, 0, 0, size)
+    def allocate(self, descriptor: int, size: int, offset: int) -> None:
+        """Reserve room for these bytes; the file grows to hold them."""
+        _call(_fallocate, descriptor, 0, offset, size)
 
     def room(self, descriptor: int) -> tuple[int, int]:
         """Bytes that we may still write on this file system, and its size. Zeros: not known."""
         facts = os.fstatvfs(descriptor)
         return facts.f_bavail * facts.f_frsize, facts.f_blocks * facts.f_frsize
 
-    def copy_range(self, source: int, target: int, count: int, offsets: tuple[int, int]) -> int:
-        return os.copy_file_range(source, target, count, *offsets)
+    def clone_range(self, source: int, target: int, count: int, offsets: tuple[int, int]) -> None:
+        """Have both files share these blocks until one is written to; offsets and count are
+        multiples of the block size."""
+        fcntl.ioctl(
+            target, _FICLONERANGE, struct.pack("qQQQ", source, offsets[0], count, offsets[1])
+        )
 
     def seek(self, descriptor: int, offset: int, whence: int) -> int:
         return os.lseek(descriptor, offset, whence)

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from p2psync.core.entry import Entry, Fingerprint, Manifest
+from p2psync.core.entry import Chunk, Entry, Fingerprint, Manifest
 from p2psync.core.ids import Digest
 from p2psync.core.relpath import RelPath
 from p2psync.errors import P2psyncError
@@ -164,12 +164,21 @@ class Disk(Protocol):
     def stage_whole(self, files: Sequence[Whole]) -> None:
         """Write new staging files at once, with the metadata that they are to be placed with."""
 
-    def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
-        """Copy bytes of a local file into a staging file, sharing extents where the file system
-        can; False when the source no longer has them all. Contents are not verified."""
+    def prepare(self, name: str, manifest: Manifest) -> list[bool]:
+        """Make the staging file of these chunks if there is none of their size, with room for all
+        but holes; which of them it has already (resume after a crash)."""
 
-    def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
-        """Which chunks of a staging file already have the right bytes (resume after a crash)."""
+    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes]]) -> None:
+        """Write (offset, bytes) pieces into a staging file that was prepared; FileNotFoundError
+        where it has gone since."""
+
+    def stage_copy(
+        self, name: str, offset: int, chunks: Sequence[Chunk], source: Place
+    ) -> list[bool]:
+        """Copy chunks that lie one after another at `source` to `offset` of a staging file that
+        was prepared, sharing extents where the file system can. Which of them were right there:
+        those are verified, and of the others nothing is to be thought of as staged. Raises
+        FileNotFoundError as `stage_pieces` does."""
 
     def read_staged(self, place: StagedPlace) -> bytes:
         """Exactly `place.size` bytes. Raises OSError, as where the file has been placed since."""

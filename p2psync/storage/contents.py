@@ -5,6 +5,9 @@ Functions over a connection, for use in the database's thread.
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import islice
+from typing import Protocol
 
 from p2psync.core.entry import SINGLE_CHUNK_MAX, Manifest
 from p2psync.core.ids import Digest
@@ -17,6 +20,10 @@ from p2psync.storage.packing import content_key, unpack_entry
 
 PLACES_MAX = 4
 """Places told for one content or chunk: a second one helps when the first has just changed."""
+
+
+class _FilesWith(Protocol):
+    def __call__(self, content: bytes, *, damaged: bool) -> list[tuple[RelPath, int]]: ...
 
 
 def find_contents(
@@ -36,9 +43,15 @@ def find_chunks(
     connection: sqlite3.Connection, digests: Sequence[Digest]
 ) -> dict[Digest, list[Place]]:
     found = {}
+
+    @cache
+    def files_with(content: bytes, *, damaged: bool) -> list[tuple[RelPath, int]]:
+        # The chunks asked for together are mostly of the same few files.
+        return list(islice(_files_with(connection, content, damaged=damaged), PLACES_MAX))
+
     with reading(connection):
         for digest in digests:
-            places = _places(connection, digest)
+            places = _places(connection, digest, files_with)
             listed = [place for place, _ in zip(places, range(PLACES_MAX), strict=False)]
             if listed:
                 found[digest] = listed
@@ -102,7 +115,9 @@ def _files_with(
             yield RelPath(path), size
 
 
-def _places(connection: sqlite3.Connection, digest: Digest) -> Iterator[Place]:
+def _places(
+    connection: sqlite3.Connection, digest: Digest, files_with: _FilesWith
+) -> Iterator[Place]:
     for path, size in _files_with(connection, digest, damaged=False):
         # A content id that names a manifest is no chunk: whoever asks for it as one would
         # be given a file of any size.
@@ -115,7 +130,7 @@ def _places(connection: sqlite3.Connection, digest: Digest) -> Iterator[Place]:
     ).fetchall()
     for damaged in (False, True):
         for content, offset, size in rows:
-            for path, _ in _files_with(connection, content, damaged=damaged):
+            for path, _ in files_with(content, damaged=damaged):
                 yield Place(path, offset, size)
 
 

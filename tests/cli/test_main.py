@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from p2psync.cli.main import _VERBS
+from p2psync.cli.app import _VERBS
+from p2psync.cli.main import daemon_alone
 from p2psync.errors import DamagedError, NotFoundError, RefusedError
 from tests.cli.conftest import CommandLine
 from tests.web.fake_control import FakeControl, folder, status
@@ -307,3 +308,64 @@ def test_where_no_verb_is_told_all_are_known(line: str, cli: CommandLine) -> Non
         assert "status" in result.sentence
     elif line != "--version":
         assert result.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "is_plain"),
+    [
+        ("daemon", True),
+        ("daemon -v", True),
+        ("daemon --verbose --home two", True),
+        ("--home one daemon", True),
+        ("--home one daemon --home two -v", True),
+        ("--home one --home two daemon", True),
+        ("--home=one daemon", False),
+        ("daemon --home=~/two", False),
+        ("daemon --no-such-option", False),
+        ("daemon daemon", False),
+        ("-v daemon", False),
+        ("daemon --home", False),
+        ("--home daemon", False),
+        ("--home -v daemon", False),
+        ("daemon --help", False),
+        ("status", False),
+        ("", False),
+    ],
+)
+def test_the_daemon_starts_without_the_parser_as_it_would_with_it(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch, words: str, *, is_plain: bool
+) -> None:
+    arguments = words.split()
+    assert (daemon_alone(arguments) is not None) == is_plain
+    started: list[tuple[Path, bool]] = []
+
+    def run_daemon(home: Path, *, verbose: bool) -> None:
+        started.append((home, verbose))
+
+    monkeypatch.setattr("p2psync.cli.foreground.run_daemon", run_daemon)
+    for at_home in (str(cli.home), ""):
+        monkeypatch.setenv("P2PSYNC_HOME", at_home)
+        result = cli(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr("p2psync.cli.main.daemon_alone", lambda _: None)
+            assert cli(*arguments) == result
+    assert started[::2] == started[1::2]
+    assert bool(started) or not is_plain
+
+
+def test_the_parser_takes_none_of_the_daemons_memory(tmp_path: Path) -> None:
+    script = (
+        "import sys; from p2psync.cli import foreground; from p2psync.cli.main import main;"
+        "foreground.run_daemon_with = lambda *_, **__: print("
+        "sorted({'typer', 'pydantic', 'rich'} & set(sys.modules)));"
+        "main(['--home', sys.argv[1], 'daemon'])"
+    )
+    started = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "new"],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        text=True,
+        timeout=20,
+    )
+    assert started.stdout == "[]\n"

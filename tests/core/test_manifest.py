@@ -13,6 +13,8 @@ from p2psync.core.manifest import (
     content_id_of_manifest,
     decode_manifest,
     encode_manifest,
+    holes,
+    offsets_of,
 )
 
 LARGEST = 16 * 1024 * 1024
@@ -78,3 +80,25 @@ def test_how_files_are_cut_is_part_of_the_protocol() -> None:
     border = 64 * 1024**3
     assert [chunk_sizes(size) for size in (SINGLE_CHUNK_MAX + 1, border - 1)] == [usual, usual]
     assert [chunk_sizes(size) for size in (border, MAX_FILE_SIZE)] == [huge, huge]
+
+
+def zeros(size: int) -> Chunk:
+    return Chunk(Digest(blake3.blake3(bytes(size)).digest()), size)
+
+
+def test_the_largest_chunks_of_zeros_are_holes_and_what_is_left_of_them_at_the_end() -> None:
+    largest = chunk_sizes(1).maximum
+    assert holes((zeros(largest), Chunk(X, largest), zeros(5), zeros(largest), zeros(7))) == [
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert holes((zeros(largest), Chunk(X, 5))) == [True, False]
+    assert holes(()) == []
+
+
+def test_each_chunk_begins_where_the_one_before_ends() -> None:
+    assert offsets_of((Chunk(X, 3), Chunk(Y, 4), Chunk(X, 5))) == [0, 3, 7]
+    assert offsets_of(()) == []

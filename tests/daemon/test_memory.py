@@ -50,6 +50,40 @@ def test_what_large_buffers_took_goes_back_to_the_system() -> None:
     assert left < 8 << 20
 
 
+_HEAPS = """
+import ctypes, sys, threading
+from p2psync.daemon.memory import keep_to_one_heap
+
+if sys.argv[1] == "told":
+    keep_to_one_heap()
+gate = threading.Barrier(4)
+
+def allocate():
+    kept = bytearray(100_000)
+    gate.wait()
+    return kept
+
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+out = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, out)
+libc.fflush(out)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("told", "heaps"), [("told", 1), ("not told", 5)])
+def test_the_threads_share_one_heap(told: str, heaps: int) -> None:
+    words = [sys.executable, "-c", _HEAPS, told]
+    said = subprocess.run(words, capture_output=True, check=True, text=True).stdout
+    assert said.count("<heap nr=") == heaps
+
+
 async def test_it_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[object] = []
 

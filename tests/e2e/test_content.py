@@ -30,6 +30,7 @@ def test_files_of_every_critical_size_arrive_and_are_followed_when_they_grow(lab
 
     tree = converge(devices)
     assert len([node for node in tree.values() if node.kind == "file"]) == 3 * len(EDGES) + 2
+    assert (ada.root / "sparse").stat().st_blocks * 512 < MIN, "the hole was filled"
 
     for size in EDGES:
         with (bob.root / f"random/{size}").open("ab") as file:

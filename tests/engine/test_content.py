@@ -9,6 +9,7 @@ from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, first_version
+from p2psync.engine import content
 from p2psync.engine import session as session_module
 from p2psync.engine.content import FileWanted, Staged
 from p2psync.protocol.messages import ChunkReply, ChunkRequest
@@ -182,6 +183,65 @@ async def test_chunks_here_that_have_changed_are_fetched(ada: Device, bob: Devic
     ada.disk.write("big", BIG[:5] + b"!" + BIG[6:])
     assert staged_bytes(ada, await ada.contents.stage_large(large("a", BIG, bob))) == BIG
     assert bob.requests == 1
+
+
+async def test_neighbours_are_copied_in_one_go_and_nothing_is_read_again(
+    ada: Device, bob: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = random.Random(2).randbytes(6 * 1024 * 1024)
+    edited = data[:3_000_000] + b"an insertion" + data[3_000_000:]
+    await hold(ada, big=data)
+    await hold(bob, big=edited)
+    ada.disk.calls.clear()
+    staged = await ada.contents.stage_large(large("a", edited, bob))
+    assert staged_bytes(ada, staged) == edited
+    # What lies before the insertion, and what lies behind it.
+    assert ada.disk.calls.count("stage_copy") == 2
+    assert ada.disk.calls.count("prepare") == 1
+
+    # A copy of all of it would hold everything else up for long.
+    monkeypatch.setattr(content, "_COPY_BYTES", 2_500_000)
+    ada.disk.unstage(ada.disk.staged_names())
+    ada.disk.calls.clear()
+    assert staged_bytes(ada, await ada.contents.stage_large(large("a", data))) == data
+    assert ada.disk.calls.count("stage_copy") == 3
+
+
+async def test_long_runs_of_zeros_are_asked_of_nobody(ada: Device, bob: Device) -> None:
+    data = BIG + bytes(5 * 1024 * 1024)
+    await hold(ada, big=BIG)
+    await hold(bob, big=data)
+    staged = await ada.contents.stage_large(large("a", data, bob))
+    assert staged_bytes(ada, staged) == data
+    # The last chunk of what is known goes on into the zeros.
+    assert bob.requests == 1
+
+
+@pytest.mark.parametrize("method", ["stage_copy", "stage_pieces"])
+async def test_a_cancelled_pull_ends_when_nothing_writes_to_the_file_any_more(
+    ada: Device, bob: Device, method: str
+) -> None:
+    """It could be placed, and become a user's."""
+    await hold(ada if method == "stage_copy" else bob, big=BIG)
+    await bob.index.save_manifest(large("a", BIG).entry.content, chunked(BIG))
+    loop = asyncio.get_running_loop()
+    staging = asyncio.create_task(ada.contents.stage_large(large("a", BIG, bob)))
+    ended_too_soon = True
+
+    async def turns() -> None:
+        nonlocal ended_too_soon
+        for _ in range(20):
+            await asyncio.sleep(0)
+        ended_too_soon = staging.done()
+
+    def cancel() -> None:
+        loop.call_soon_threadsafe(staging.cancel)
+        asyncio.run_coroutine_threadsafe(turns(), loop).result()
+
+    ada.disk.before(method, cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await staging
+    assert not ended_too_soon
 
 
 async def test_a_large_file_goes_on_where_it_stopped(lab: Lab, ada: Device, bob: Device) -> None:

@@ -527,7 +527,8 @@ async def test_a_full_disk_is_told_and_tried_again(lab: Lab) -> None:
     ada.disk.write("large", bytes(300_000))
     ada.disk.link("to", "x")
     lab.connect(ada, bob)
-    bob.disk.fail("stage", "", errno.ENOSPC)
+    for method in ("stage", "prepare"):
+        bob.disk.fail(method, "", errno.ENOSPC)
     await ada.work()
     async with asyncio.timeout(5):
         while len(bob.problems.listed()) < 2:
@@ -583,7 +584,7 @@ async def test_leftovers_of_a_crash_are_not_taken_for_content(lab: Lab) -> None:
 # --- when things fail -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["commit", "staged_chunks", "read"])
+@pytest.mark.parametrize("method", ["commit", "prepare", "read"])
 async def test_a_lost_root_ends_the_pull_as_such(ada: Device, method: str) -> None:
     ada.disk.write("it", bytes(300_000))
     ada.disk.write("small", "1")

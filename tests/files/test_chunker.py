@@ -47,6 +47,25 @@ def pieces(data: bytes) -> list[bytes]:
     return [bytes(chunk) for chunk in cut(read_into, len(data))]
 
 
+def test_views_hold_until_their_bytes_are_to_be_reused() -> None:
+    data = generated(12 * MIB)
+    views: list[memoryview] = []
+    found: list[bytes] = []
+
+    def keep() -> None:
+        found.extend(map(bytes, views))
+        views.clear()
+
+    def read_into(view: memoryview, offset: int) -> None:
+        view[:] = data[offset : offset + len(view)]
+
+    for view in cut(read_into, len(data), before_reuse=keep):
+        views.append(view)
+    keep()
+    assert found == pieces(data)
+    assert b"".join(found) == data
+
+
 def test_the_compiled_chunker_is_installed() -> None:
     assert is_native()
 

@@ -31,19 +31,24 @@ def chunk(data: bytes) -> Chunk:
     return Chunk(Digest(blake3.blake3(data).digest()), len(data))
 
 
+def unlike_zeros(size: int) -> tuple[Chunk, ...]:
+    """A file of so many MiB."""
+    return (chunk(b"x" * MIB),) * size
+
+
 def test_a_full_disk_is_noticed_before_anything_is_written_and_leaves_nothing(
     folder: Folder, system: InterposedSystem
 ) -> None:
     system.before = fails("allocate", errno.ENOSPC)
     with pytest.raises(OSError) as caught:
-        folder.disk.stage([("c-1", 10 * MIB, [(0, b"1")])])
+        folder.disk.prepare("c-1", unlike_zeros(10))
     assert caught.value.errno == errno.ENOSPC
     assert folder.left_in_staging() == []
 
 
 def test_a_file_larger_than_the_disk_is_refused_at_once(folder: Folder) -> None:
     with pytest.raises(OSError):
-        folder.disk.stage([("c-1", 1 << 50, [])])
+        folder.disk.prepare("c-1", (chunk(b"1")._replace(size=1 << 50),))
     assert folder.left_in_staging() == []
 
 
@@ -74,30 +79,50 @@ def test_room_that_is_not_there_is_not_tried_and_some_is_left_for_others(
     monkeypatch.setattr(System, "room", lambda *_: (free * MIB, total * MIB))
     monkeypatch.setattr(System, "allocate", lambda *_: None)
     with contextlib.nullcontext() if fits else pytest.raises(OSError, match="No space"):
-        folder.disk.stage([("c-1", size * MIB, [])])
+        folder.disk.prepare("c-1", unlike_zeros(size))
     assert ("allocate" in tried) == fits
     assert fits or folder.left_in_staging() == []
 
 
 def test_room_is_reserved_and_reads_as_unwritten(folder: Folder) -> None:
-    folder.disk.stage([("c-1", 4 * MIB, [(2 * MIB, b"x" * MIB)])])
+    other, data = chunk(b"y" * MIB), chunk(b"x" * MIB)
+    chunks = (other, other, data, other)
+    folder.disk.prepare("c-1", chunks)
+    folder.disk.stage_pieces("c-1", [(2 * MIB, b"x" * MIB)])
     staged = folder.root / ".p2psync/tmp/c-1"
     assert staged.stat().st_size == 4 * MIB
+    assert staged.stat().st_blocks * 512 >= 4 * MIB
     assert staged.stat().st_mode & 0o777 == 0o600
-    data = chunk(b"x" * MIB)
-    other = chunk(b"y" * MIB)
-    assert folder.disk.staged_chunks("c-1", (other, other, data, other)) == [
-        False,
-        False,
-        True,
-        False,
-    ]
+    assert folder.disk.prepare("c-1", chunks) == [False, False, True, False]
 
 
-def test_a_hole_is_right_where_the_largest_chunk_of_zeros_belongs(folder: Folder) -> None:
-    folder.disk.stage([("c-1", 4 * MIB, [])])
-    zeros = chunk(bytes(2 * MIB))
-    assert folder.disk.staged_chunks("c-1", (zeros, zeros)) == [True, True]
+def test_a_hole_stays_one_and_no_room_is_reserved_for_it(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    reserved: list[tuple[object, ...]] = []
+    system.before = lambda name, args: reserved.append(args[1:]) if name == "allocate" else None
+    zeros, data, rest = chunk(bytes(2 * MIB)), chunk(b"x" * MIB), chunk(bytes(5))
+    chunks = (data, zeros, zeros, data, data, zeros, rest)
+
+    is_there = [False, True, True, False, False, True, True]
+    assert folder.disk.prepare("c-1", chunks) == is_there
+    assert reserved == [(MIB, 0), (2 * MIB, 5 * MIB)]
+    folder.disk.stage_pieces("c-1", [(at * MIB, b"x" * MIB) for at in (0, 5, 6)])
+
+    staged = folder.root / ".p2psync/tmp/c-1"
+    assert staged.stat().st_size == 9 * MIB + 5
+    assert staged.stat().st_blocks * 512 < 4 * MIB
+    assert folder.disk.prepare("c-1", chunks) == [True] * 7
+    assert len(reserved) == 2, "what was begun is gone on with"
+
+
+def test_where_room_cannot_be_reserved_it_is_written_to_all_the_same(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    system.before = fails("allocate", errno.EOPNOTSUPP)
+    chunks = unlike_zeros(2)
+    assert folder.disk.prepare("c-1", chunks) == [False, False]
+    assert (folder.root / ".p2psync/tmp/c-1").stat().st_size == 2 * MIB
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", "A", "displaced-20300317T174640-1", "x" * 81])
@@ -111,15 +136,133 @@ def test_a_piece_outside_of_its_file_is_refused(folder: Folder) -> None:
         folder.disk.stage([("s-1", 3, [(1, b"abc")])])
 
 
-@pytest.mark.parametrize("number", [errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL])
-def test_bytes_are_copied_where_extents_cannot_be_shared(
+# --- copies ---------------------------------------------------------------------------------------
+
+BLOCK = 4096
+
+
+class Traffic:
+    """How many bytes of contents pass through which calls."""
+
+    def __init__(self, system: InterposedSystem) -> None:
+        self.bytes = {"read_into": 0, "write": 0, "clone_range": 0}
+        system.before = self._count
+
+    def _count(self, name: str, args: tuple[object, ...]) -> None:
+        if name in self.bytes:
+            passed = args[2] if name == "clone_range" else len(args[1])  # type: ignore[arg-type]
+            assert isinstance(passed, int)
+            self.bytes[name] += passed
+
+
+def in_pieces(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def clone(source: int, target: int, count: int, offsets: tuple[int, int]) -> None:
+    """As a file system does that can."""
+    assert not count % BLOCK and not offsets[0] % BLOCK and not offsets[1] % BLOCK
+    os.pwrite(target, os.pread(source, count, offsets[0]), offsets[1])
+
+
+@pytest.fixture
+def shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(System, "clone_range", staticmethod(clone))
+
+
+def test_each_byte_of_a_copy_is_read_once_and_written_once(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    data = os.urandom(3 * MIB)
+    folder.write("file", data)
+    chunks = tuple(chunk(piece) for piece in in_pieces(data, 700_001))
+    folder.disk.prepare("c-1", chunks)
+    traffic = Traffic(system)
+
+    assert all(folder.disk.stage_copy("c-1", 0, chunks, Place(rel("file"), 0, len(data))))
+
+    assert (folder.root / ".p2psync/tmp/c-1").read_bytes() == data
+    assert traffic.bytes["read_into"] == traffic.bytes["write"] == len(data)
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY])
+def test_bytes_are_copied_where_blocks_cannot_be_shared(
     folder: Folder, system: InterposedSystem, number: int
 ) -> None:
     data = os.urandom(3 * MIB)
     folder.write("file", data)
-    system.before = fails("copy_range", number)
-    assert folder.disk.stage_copy("c-1", len(data), 0, Place(rel("file"), 0, len(data)))
+    system.before = fails("clone_range", number)
+    folder.disk.prepare("c-1", (chunk(data),))
+    assert folder.disk.stage_copy("c-1", 0, (chunk(data),), Place(rel("file"), 0, len(data))) == [
+        True
+    ]
     assert (folder.root / ".p2psync/tmp/c-1").read_bytes() == data
+
+
+@pytest.mark.usefixtures("shares")
+@pytest.mark.parametrize("end", [0, 77])
+def test_blocks_are_shared_where_they_can_be_and_then_verified(
+    folder: Folder, system: InterposedSystem, end: int
+) -> None:
+    before, data = os.urandom(10_000), os.urandom(MIB + end)
+    folder.write("file", before + data)
+    chunks = (chunk(before), *(chunk(piece) for piece in in_pieces(data, 300_001)))
+    folder.disk.prepare("c-1", chunks)
+    traffic = Traffic(system)
+
+    source = Place(rel("file"), len(before), len(data))
+    assert folder.disk.stage_copy("c-1", len(before), chunks[1:], source) == [True] * 4
+
+    staged = (folder.root / ".p2psync/tmp/c-1").read_bytes()
+    assert staged == bytes(len(before)) + data
+    assert len(data) - 2 * BLOCK < traffic.bytes["clone_range"] < len(data)
+    assert traffic.bytes["write"] + traffic.bytes["clone_range"] == len(data)
+    assert traffic.bytes["read_into"] == len(data) + traffic.bytes["write"]
+
+
+@pytest.mark.usefixtures("shares")
+def test_blocks_that_lie_otherwise_in_the_new_file_are_copied(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    data = os.urandom(MIB)
+    folder.write("file", data)
+    folder.disk.prepare("c-1", (chunk(b"x"), chunk(data)))
+    traffic = Traffic(system)
+    source = Place(rel("file"), 0, len(data))
+    assert folder.disk.stage_copy("c-1", 1, (chunk(data),), source) == [True]
+    assert traffic.bytes == {"read_into": len(data), "write": len(data), "clone_range": 0}
+
+
+def test_what_is_shared_is_right_only_if_it_is_so_in_the_new_file(
+    folder: Folder, system: InterposedSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces = in_pieces(os.urandom(8 * BLOCK), 2 * BLOCK)
+    folder.write("file", b"".join(pieces))
+    chunks = tuple(map(chunk, pieces))
+    folder.disk.prepare("c-1", chunks)
+
+    def clone_of_an_edited_file(*args: object) -> None:
+        with (folder.root / "file").open("r+b") as file:
+            file.seek(3 * BLOCK)
+            file.write(b"an edit")
+        clone(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(System, "clone_range", staticmethod(clone_of_an_edited_file))
+    source = Place(rel("file"), 0, 8 * BLOCK)
+    assert folder.disk.stage_copy("c-1", 0, chunks, source) == [True, False, True, True]
+    assert folder.disk.prepare("c-1", chunks) == [True, False, True, True]
+
+
+def test_what_a_bad_disk_does_not_give_is_not_staged_and_the_rest_is(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    pieces = in_pieces(os.urandom(30_000), 10_000)
+    folder.write("file", b"".join(pieces))
+    chunks = tuple(map(chunk, pieces))
+    folder.disk.prepare("c-1", chunks)
+    system.before = fails("read_into", errno.EIO, only=lambda args: args[2] == 10_000)
+    source = Place(rel("file"), 0, 30_000)
+    assert folder.disk.stage_copy("c-1", 0, chunks, source) == [True, False, True]
 
 
 def test_the_staging_directory_is_made_anew_when_someone_removed_it(folder: Folder) -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-from p2psync.core.entry import Fingerprint, Kind, Manifest
+from p2psync.core.entry import Chunk, Fingerprint, Kind, Manifest
 from p2psync.core.relpath import RelPath
 from p2psync.ports import Action, Hashed, Known, Outcome, Place, Result, Seen, Step, Walk
 from tests.simulation.loop import CrashError
@@ -106,14 +106,22 @@ class SimulatedDisk(MemoryDisk):
         self._room()
         super().stage(files)
 
-    def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
+    def prepare(self, name: str, manifest: Manifest) -> list[bool]:
+        self._may_fail("prepare")
+        self._room()
+        return super().prepare(name, manifest)
+
+    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes]]) -> None:
+        self._may_fail("stage_pieces")
+        self._room()
+        super().stage_pieces(name, pieces)
+
+    def stage_copy(
+        self, name: str, offset: int, chunks: Sequence[Chunk], source: Place
+    ) -> list[bool]:
         self._may_fail("stage_copy")
         self._room()
-        return super().stage_copy(name, size, offset, source)
-
-    def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
-        self._may_fail("staged_chunks")
-        return super().staged_chunks(name, manifest)
+        return super().stage_copy(name, offset, chunks, source)
 
     def unstage(self, names: Iterable[str]) -> None:
         self._may_fail("unstage")

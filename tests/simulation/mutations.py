@@ -199,11 +199,14 @@ def _elects_by_mtime(put: Put) -> None:
 def _trusts_staging(put: Put) -> None:
     """What was staged before a crash is taken for what it should be."""
 
-    def all_there(self: SimulatedDisk, name: str, manifest: Manifest) -> list[bool]:
-        size = sum(chunk.size for chunk in manifest)
-        return [len(self._staged.get(name, b"")) == size] * len(manifest)
+    prepare = SimulatedDisk.prepare
 
-    put(SimulatedDisk, "staged_chunks", all_there)
+    def all_there(self: SimulatedDisk, name: str, manifest: Manifest) -> list[bool]:
+        was_there = name in self._staged
+        done = prepare(self, name, manifest)
+        return [True] * len(done) if was_there else done
+
+    put(SimulatedDisk, "prepare", all_there)
 
 
 def _ignores_root_loss(put: Put) -> None:
@@ -226,7 +229,10 @@ def _ignores_root_loss(put: Put) -> None:
 
 def _counts_offsets_of_the_wanted(put: Put) -> None:
     """The offset of a chunk is counted after the chunks that are here were left out."""
-    broken = rewritten(Contents.stage_large, "at += chunk.size", "at += 0 if have else chunk.size")
+    counted = (
+        "[sum(manifest[i].size for i in range(n) if not done[i]) for n in range(len(manifest))]"
+    )
+    broken = rewritten(Contents.stage_large, "offsets_of(manifest)", counted)
     put(Contents, "stage_large", broken)
 
 

@@ -1,7 +1,10 @@
+import sqlite3
+
 from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk
 from p2psync.core.ids import Digest
 from p2psync.core.relpath import RelPath
 from p2psync.ports import Cursor, Place
+from p2psync.storage.contents import find_chunks
 from p2psync.storage.folder_index import SqliteFolderIndex
 from tests.storage.builders import ANNA, big_file, content, file, row, tombstone, trace
 
@@ -41,6 +44,26 @@ async def test_a_small_file_is_its_own_chunk(index: SqliteFolderIndex) -> None:
     assert await index.find_chunks([content("one"), content("none")]) == {
         content("one"): [Place(RelPath("a"), 0, 123)]
     }
+
+
+async def test_who_has_a_big_file_is_looked_up_once_for_all_its_chunks(
+    index: SqliteFolderIndex,
+) -> None:
+    entry, manifest = big_file(*map(str, range(50)))
+    await index.record([row(name, entry, manifest=manifest) for name in "ab"])
+    said: list[str] = []
+
+    def find(connection: sqlite3.Connection) -> dict[Digest, list[Place]]:
+        connection.set_trace_callback(said.append)
+        try:
+            return find_chunks(connection, [chunk.digest for chunk in manifest])
+        finally:
+            connection.set_trace_callback(None)
+
+    found = await index._database.run(find)
+    assert [len(places) for places in found.values()] == [2] * 50
+    # Each digest may also be of a small file, or of many large ones.
+    assert len([words for words in said if words.startswith("SELECT")]) <= 2 * 50 + 2
 
 
 async def test_chunks_of_a_big_file_are_found_at_their_offsets(index: SqliteFolderIndex) -> None:

@@ -12,7 +12,7 @@ import blake3
 
 from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk, Fingerprint, Kind, Manifest
 from p2psync.core.ids import Digest
-from p2psync.core.manifest import content_id_of_manifest
+from p2psync.core.manifest import content_id_of_manifest, offsets_of
 from p2psync.core.relpath import RelPath, parent
 from p2psync.files.chunker import cut
 from p2psync.ports import (
@@ -336,27 +336,42 @@ class MemoryDisk:
             self._staged[name] = bytearray(size)
         return self._staged[name]
 
-    def stage_copy(self, name: str, size: int, offset: int, source: Place) -> bool:
+    def prepare(self, name: str, manifest: Manifest) -> list[bool]:
+        with self._lock:
+            self._begin("prepare")
+            staged = self._staging(name, sum(chunk.size for chunk in manifest))
+            return [
+                _digest(staged[at : at + chunk.size]) == chunk.digest
+                for at, chunk in zip(offsets_of(manifest), manifest, strict=True)
+            ]
+
+    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes]]) -> None:
+        with self._lock:
+            self._begin("stage_pieces")
+            self._check("stage_pieces", name)
+            for offset, data in pieces:
+                self._prepared(name)[offset : offset + len(data)] = data
+
+    def _prepared(self, name: str) -> bytearray:
+        if name not in self._staged:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self._staged[name]
+
+    def stage_copy(
+        self, name: str, offset: int, chunks: Sequence[Chunk], source: Place
+    ) -> list[bool]:
         with self._lock:
             self._begin("stage_copy")
-            try:
-                data = self.read(source)
-            except FileChangedError:
-                return False
-            self._staging(name, size)[offset : offset + len(data)] = data
-            return True
-
-    def staged_chunks(self, name: str, manifest: Manifest) -> list[bool]:
-        with self._lock:
-            self._begin("staged_chunks")
-            staged = self._staged.get(name, b"")
-            if len(staged) != sum(chunk.size for chunk in manifest):
-                return [False] * len(manifest)
+            staged = self._prepared(name)
             done = []
-            at = 0
-            for digest, size in manifest:
-                done.append(blake3.blake3(bytes(staged[at : at + size])).digest() == digest)
-                at += size
+            for at, chunk in zip(offsets_of(tuple(chunks)), chunks, strict=True):
+                try:
+                    data = self.read(Place(source.path, source.offset + at, chunk.size))
+                except FileChangedError:
+                    data = b""
+                done.append(_digest(data) == chunk.digest)
+                if done[-1]:
+                    staged[offset + at : offset + at + chunk.size] = data
             return done
 
     def read_staged(self, place: StagedPlace) -> bytes:
@@ -464,6 +479,10 @@ def _is_expected(found: Fingerprint | None, expected: Fingerprint | None) -> boo
     if found is None or expected is None:
         return found is expected
     return found[:6] == expected[:6]
+
+
+def _digest(data: bytes | bytearray) -> bytes:
+    return blake3.blake3(bytes(data)).digest()
 
 
 def _shown(node: _Node) -> bytes | str | None:

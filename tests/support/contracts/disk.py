@@ -6,9 +6,9 @@ from typing import Protocol
 import blake3
 import pytest
 
-from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk, Fingerprint, Kind
+from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk, Fingerprint, Kind, Manifest
 from p2psync.core.ids import Digest
-from p2psync.core.manifest import content_id_of_manifest
+from p2psync.core.manifest import chunk_sizes, content_id_of_manifest
 from p2psync.core.relpath import RelPath
 from p2psync.ports import (
     Action,
@@ -67,6 +67,11 @@ class World(Protocol):
 
 def bytes_of(seed: int, size: int) -> bytes:
     return random.Random(seed).randbytes(size)
+
+
+def manifest(*pieces: bytes) -> Manifest:
+    """Of a file that is cut so."""
+    return tuple(Chunk(Digest(blake3.blake3(piece).digest()), len(piece)) for piece in pieces)
 
 
 class DiskContract:
@@ -236,37 +241,58 @@ class DiskContract:
 
     def test_chunks_are_known_by_their_bytes(self, world: World) -> None:
         data = bytes_of(4, 300)
-        manifest = tuple(
-            Chunk(Digest(blake3.blake3(data[at : at + 100]).digest()), 100) for at in (0, 100, 200)
-        )
-        assert world.disk.staged_chunks("c-1", manifest) == [False] * 3
-        world.disk.stage([("c-1", 300, [(0, data[:100]), (100, b"x" * 100)])])
-        assert world.disk.staged_chunks("c-1", manifest) == [True, False, False]
-        world.disk.stage([("c-1", 300, [(100, data[100:])])])
-        assert world.disk.staged_chunks("c-1", manifest) == [True] * 3
-        assert world.disk.staged_chunks("c-1", manifest[:2]) == [False] * 2
+        chunks = manifest(data[:100], data[100:200], data[200:])
+        assert world.disk.prepare("c-1", chunks) == [False] * 3
+        world.disk.stage_pieces("c-1", [(0, data[:100]), (100, b"x" * 100)])
+        assert world.disk.prepare("c-1", chunks) == [True, False, False]
+        world.disk.stage_pieces("c-1", [(100, data[100:])])
+        assert world.disk.prepare("c-1", chunks) == [True] * 3
 
     def test_a_staging_file_of_another_size_begins_anew(self, world: World) -> None:
         world.disk.stage([("c-1", 5, [(0, b"abcde")])])
         world.disk.stage([("c-1", 3, [(0, b"xy")])])
-        manifest = (
-            Chunk(Digest(blake3.blake3(b"xy").digest()), 2),
-            Chunk(Digest(blake3.blake3(b"\0").digest()), 1),
-        )
-        assert world.disk.staged_chunks("c-1", manifest) == [True, True]
+        assert world.disk.prepare("c-1", manifest(b"xy", b"\0")) == [True, True]
+        assert world.disk.prepare("c-1", manifest(b"xy", b"zz")) == [False, False]
 
-    def test_local_bytes_can_be_copied_into_staging(self, world: World) -> None:
+    def test_zeros_need_not_be_staged(self, world: World) -> None:
+        zeros = bytes(chunk_sizes(BIG).maximum)
+        assert world.disk.prepare("c-1", manifest(zeros, b"x", zeros, b"\0")) == [
+            True,
+            False,
+            True,
+            True,
+        ]
+
+    def test_local_chunks_are_copied_into_staging_if_they_are_right(self, world: World) -> None:
         world.write("file", b"0123456789")
+        chunks = manifest(b"ab", b"234", b"56", b"8", b"90")
+        assert world.disk.prepare("c-1", chunks) == [False] * 5
 
-        assert world.disk.stage_copy("c-1", 6, 1, Place(rel("file"), 2, 4))
-        assert world.disk.stage_copy("c-1", 6, 5, Place(rel("file"), 0, 1))
-        manifest = (
-            Chunk(Digest(blake3.blake3(b"\x002345").digest()), 5),
-            Chunk(Digest(blake3.blake3(b"0").digest()), 1),
-        )
-        assert world.disk.staged_chunks("c-1", manifest) == [True, True]
-        assert not world.disk.stage_copy("c-1", 6, 0, Place(rel("file"), 8, 4))
-        assert not world.disk.stage_copy("c-1", 6, 0, Place(rel("none"), 0, 1))
+        assert world.disk.stage_copy("c-1", 2, chunks[1:3], Place(rel("file"), 2, 5)) == [True] * 2
+        assert world.disk.stage_copy("c-1", 7, chunks[3:], Place(rel("file"), 8, 3)) == [
+            True,
+            False,
+        ]
+        assert world.disk.stage_copy("c-1", 0, chunks[:1], Place(rel("none"), 0, 2)) == [False]
+        assert world.disk.stage_copy("c-1", 0, chunks[:1], Place(rel("file"), 0, 2)) == [False]
+
+        assert world.disk.prepare("c-1", chunks) == [False, True, True, True, False]
+        whole = manifest(b"\0\0" + b"234568" + b"\0\0")
+        assert world.disk.prepare("c-1", whole) == [True], "what was not right was written"
+
+    def test_a_staging_file_that_has_gone_is_not_made_anew_without_what_was_in_it(
+        self, world: World
+    ) -> None:
+        world.write("file", b"0123")
+        chunks = manifest(b"01", b"23")
+        world.disk.prepare("c-1", chunks)
+        world.disk.stage_pieces("c-1", [(0, b"01")])
+        world.disk.unstage(["c-1"])
+        with pytest.raises(FileNotFoundError):
+            world.disk.stage_pieces("c-1", [(2, b"23")])
+        with pytest.raises(FileNotFoundError):
+            world.disk.stage_copy("c-1", 2, chunks[1:], Place(rel("file"), 2, 2))
+        assert world.disk.staged_names() == []
 
     def test_staging_files_can_be_dropped(self, world: World) -> None:
         world.disk.stage([("s-1", 1, [(0, b"1")]), ("s-2", 0, [])])
