@@ -1,6 +1,7 @@
 """`scripts/race`: p2psync beside other programs that do the same work, in one run."""
 
 import argparse
+import contextlib
 import os
 import platform
 import shutil
@@ -13,12 +14,13 @@ from tests.e2e.processes import REPOSITORY
 from tests.race import batches, namespace, on_p2psync, on_syncthing, page, record, report
 from tests.race.peers import Program
 from tests.race.record import Contender, Figures, Machine, Race, Result, WorkDone
-from tests.race.run import Done, Settings, run
-from tests.race.works import Kind, Scenario, Sizes, scenarios
+from tests.race.run import Settings, run
+from tests.race.works import Kind, Sizes, scenarios
 from tests.support import syncthing
 
 _LONGEST_PLACE = 64
 _INTERRUPTED = 130
+_FEW = 1000
 
 Results = dict[str, dict[str, list[Figures | str]]]
 """By work and program, a figure or a failure for each run."""
@@ -45,14 +47,19 @@ def race(
     machine = _machine(place)
     listed = scenarios(settings.sizes)
     results: Results = {work.name: {} for scenario in listed for work in scenario.works}
-    for scenario in listed:
-        if wanted.isdisjoint(work.name for work in scenario.works):
-            continue
-        for _ in range(repeat):
-            for program in present:
-                done = _run_in_fresh(program, scenario, wanted, settings, place)
-                for name, found in done.items():
-                    results[name].setdefault(program.name, []).append(found)
+    with contextlib.ExitStack() as at_the_end:
+        for scenario in listed:
+            if wanted.isdisjoint(work.name for work in scenario.works):
+                continue
+            for _ in range(repeat):
+                for program in present:
+                    base = Path(tempfile.mkdtemp(prefix="race-", dir=scenario.place or place))
+                    at_the_end.callback(shutil.rmtree, base, ignore_errors=True)
+                    done = run(program, scenario, wanted, base, settings)
+                    if _has_few_files(base):
+                        shutil.rmtree(base, ignore_errors=True)
+                    for name, found in done.items():
+                        results[name].setdefault(program.name, []).append(found)
     return Race(
         machine,
         repeat,
@@ -72,14 +79,10 @@ def race(
     )
 
 
-def _run_in_fresh(
-    program: Program, scenario: Scenario, wanted: Set[str], settings: Settings, place: Path | None
-) -> Done:
-    base = Path(tempfile.mkdtemp(prefix="race-", dir=scenario.place or place))
-    try:
-        return run(program, scenario, wanted, base, settings)
-    finally:
-        shutil.rmtree(base, ignore_errors=True)
+def _has_few_files(base: Path) -> bool:
+    """Many that were deleted just now make new ones slow for minutes, on ext4 (it does not give
+    their inodes away again so soon), and who comes next would have to pay for that."""
+    return sum(len(names) for _, _, names in os.walk(base)) < _FEW
 
 
 def _result(found: Sequence[Figures | str]) -> Result:
