@@ -19,6 +19,7 @@ from p2psync.ports import Address, AddressStore, Clock, Dialer, Link, Randomness
 from p2psync.protocol.messages import (
     PROTOCOL_VERSION,
     SWARM,
+    ZSTD,
     Addresses,
     AnyMessage,
     ChunkRequest,
@@ -228,7 +229,7 @@ class Cluster:
             return
         hello = Hello(
             PROTOCOL_VERSION,
-            (SWARM,),
+            (SWARM, ZSTD),
             self._software,
             self._membership.digest(),
             self._clock.now_ns(),
