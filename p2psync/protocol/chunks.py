@@ -10,8 +10,6 @@ from p2psync.protocol.wire import MAX_PAYLOAD, RemoteProtocolError
 
 _LEVEL = 1
 """Higher ones take twice the time for a tenth less."""
-_MAX_WINDOW = MAX_PAYLOAD
-"""Bytes that a frame may have its reader keep."""
 
 
 def packer() -> Callable[[bytes], bytes]:
@@ -58,10 +56,12 @@ def _unpack(frame: bytes, size: int) -> bytes:
 
     try:
         # The library takes as much memory as the frame says that it needs.
-        if zstandard.frame_content_size(frame) != size:
+        told = zstandard.get_frame_parameters(frame)
+        if told.content_size != size or told.window_size > MAX_PAYLOAD:
             raise RemoteProtocolError("The peer sent a packed chunk of another size than it said.")
-        unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
-        chunk = unpacker.decompress(frame, max_output_size=size, allow_extra_data=False)
+        chunk = zstandard.ZstdDecompressor().decompress(
+            frame, max_output_size=size, allow_extra_data=False
+        )
     except zstandard.ZstdError as error:
         raise RemoteProtocolError(f"The peer sent a malformed packed chunk: {error}.") from error
     if len(chunk) != size:
