@@ -59,11 +59,8 @@ def _unpack(frame: bytes, size: int) -> bytes:
         told = zstandard.get_frame_parameters(frame)
         if told.content_size != size or told.window_size > MAX_PAYLOAD:
             raise RemoteProtocolError("The peer sent a packed chunk of another size than it said.")
-        chunk = zstandard.ZstdDecompressor().decompress(
+        return zstandard.ZstdDecompressor().decompress(
             frame, max_output_size=size, allow_extra_data=False
         )
     except zstandard.ZstdError as error:
         raise RemoteProtocolError(f"The peer sent a malformed packed chunk: {error}.") from error
-    if len(chunk) != size:
-        raise RemoteProtocolError("The peer sent a packed chunk of another size than it said.")
-    return chunk

@@ -13,6 +13,7 @@ from p2psync.protocol.wire import MAX_PAYLOAD, RemoteProtocolError
 
 TEXT = b"What is said again and again is soon said. " * 100
 FRAME = packer()(TEXT)
+SHORT = packer()(b"one")
 
 
 def _cut(payload: bytes, size: int = len(TEXT), length: int | None = None) -> bytes | None:
@@ -63,12 +64,13 @@ REFUSED: dict[str, tuple[ChunkReply, bytes]] = {
     "more bytes than told": (ChunkReply(1, (3,)), b"onee"),
     "a size below nothing": (ChunkReply(1, (-2,)), b""),
     "bytes of a missing chunk": (ChunkReply(1, (MISSING,)), b"one"),
+    "too few lengths": (ChunkReply(1, (len(TEXT), 0), (len(FRAME),)), FRAME),
     "too many lengths": (ChunkReply(1, (len(TEXT),), (len(FRAME), 0)), FRAME),
     "a length below nothing": (ChunkReply(1, (3,), (-2,)), b""),
     "no length for a chunk that is there": (ChunkReply(1, (3,), (MISSING,)), b""),
     "a length for a missing chunk": (ChunkReply(1, (MISSING,), (3,)), b"one"),
     "no bytes for a missing chunk": (ChunkReply(1, (MISSING,), (0,)), b""),
-    "a frame longer than the chunk": (ChunkReply(1, (len(FRAME) - 1,), (len(FRAME),)), FRAME),
+    "a frame longer than its chunk": (ChunkReply(1, (3,), (len(SHORT),)), SHORT),
     "fewer bytes than the lengths": (ChunkReply(1, (len(TEXT),), (len(FRAME),)), FRAME[:-1]),
     "more bytes than the lengths": (ChunkReply(1, (len(TEXT),), (len(FRAME),)), FRAME + b"x"),
     "sizes that add up, lengths that do not": (ChunkReply(1, (5,), (4,)), b"fiver"),
@@ -79,6 +81,13 @@ REFUSED: dict[str, tuple[ChunkReply, bytes]] = {
 def test_a_reply_that_does_not_add_up_is_refused(reply: ChunkReply, payload: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
         cut_chunks(reply, 1, payload)
+
+
+def test_lengths_below_nothing_do_not_make_up_for_what_lacks() -> None:
+    payload = FRAME + b"five."
+    more = len(payload) + 5
+    with pytest.raises(RemoteProtocolError):
+        cut_chunks(ChunkReply(1, (len(TEXT), more), (-5, more)), 2, payload)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +101,7 @@ def test_a_reply_that_does_not_add_up_is_refused(reply: ChunkReply, payload: byt
         (FRAME + FRAME, "two frames"),
         (_skippable(b"x") + FRAME, "a frame of nothing before it"),
         (_skippable(b"x"), "a frame of nothing"),
+        (_skippable(TEXT)[:50], "a frame of nothing that claims to be as long as the chunk"),
         (_streamed(TEXT), "a frame that does not tell its size"),
         (_streamed(b""), "an empty frame"),
         (packer()(TEXT[1:]), "less than was told"),
