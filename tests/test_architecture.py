@@ -52,6 +52,7 @@ VALUE_PACKAGES = {
         "hmac",
         "spake2",
     ),
+    "protocol.chunks": ("zstandard",),
     "config": ("msgspec",),
 }
 EFFECTS = frozenset({"__import__", "breakpoint", "eval", "exec", "input", "open", "print"})

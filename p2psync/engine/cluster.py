@@ -21,6 +21,7 @@ from p2psync.protocol.messages import (
     MAX_ADDRESSES,
     PROTOCOL_VERSION,
     SWARM,
+    ZSTD,
     Addresses,
     AnyMessage,
     ChunkRequest,
@@ -230,7 +231,7 @@ class Cluster:
             return
         hello = Hello(
             PROTOCOL_VERSION,
-            (SWARM,),
+            (SWARM, ZSTD),
             self._software,
             self._membership.digest(),
             self._clock.now_ns(),

@@ -125,7 +125,7 @@ class Exchanges:
             case ManifestRequest():
                 session.answer(self._supplier.manifest(message))
             case ChunkRequest():
-                session.answer(self._supplier.chunks(message))
+                session.answer(self._supplier.chunks(message, session.packing))
             case Holding():
                 self._swarm.heard(session.peer, message, payload)
             case _:

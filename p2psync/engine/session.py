@@ -17,12 +17,14 @@ from typing import Any, NoReturn
 from p2psync.core.entry import Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.manifest import decode_manifest
+from p2psync.engine.packing import Packing
 from p2psync.engine.tasks import together
 from p2psync.errors import P2psyncError
 from p2psync.ports import Clock, Link
+from p2psync.protocol.chunks import cut_chunks
 from p2psync.protocol.connection import DEAD_AFTER, PeerConnection
 from p2psync.protocol.messages import (
-    MISSING,
+    ZSTD,
     AnyMessage,
     ChunkReply,
     ChunkRequest,
@@ -34,7 +36,7 @@ from p2psync.protocol.messages import (
     Ping,
     Roster,
 )
-from p2psync.protocol.wire import encode_frame
+from p2psync.protocol.wire import RemoteProtocolError, encode_frame
 
 PATIENCE_S = 5.0
 """How long a reply is waited for while hardly anything comes from the peer. It may be at work or
@@ -81,6 +83,7 @@ class Session:
         self._posted: deque[tuple[AnyMessage, bytes]] = deque()
         self._bulk: deque[tuple[AnyMessage, bytes]] = deque()
         self._bulk_room = asyncio.Semaphore(_BULK_QUEUE)
+        self._packing = Packing(clock)
         self._to_send = asyncio.Event()
         self._requests: dict[int, asyncio.Future[tuple[AnyMessage, bytes]]] = {}
         self._request_room = asyncio.Semaphore(REQUESTS_AT_ONCE)
@@ -137,6 +140,11 @@ class Session:
         """What the peer said that it understands."""
         hello = self._connection.peer_hello
         return hello.features if hello is not None else ()
+
+    @property
+    def packing(self) -> Packing | None:
+        """What compresses chunks for the peer, if it understands that."""
+        return self._packing if ZSTD in self.features else None
 
     @property
     def owes(self) -> bool:
@@ -221,21 +229,14 @@ class Session:
         """
         number = self._number()
         reply, payload = await self._ask(number, ChunkRequest(number, folder, tuple(digests)))
-        if not isinstance(reply, ChunkReply) or len(reply.sizes) != len(digests):
+        if not isinstance(reply, ChunkReply):
             raise self._wrong_reply()
-        if any(size < MISSING for size in reply.sizes):
-            raise self._wrong_reply()
-        if sum(size for size in reply.sizes if size != MISSING) != len(payload):
-            raise self._wrong_reply()
-        chunks: list[bytes | None] = []
-        at = 0
-        for size in reply.sizes:
-            if size == MISSING:
-                chunks.append(None)
-            else:
-                chunks.append(payload[at : at + size])
-                at += size
-        return chunks
+        try:
+            if reply.packed:
+                return await asyncio.to_thread(cut_chunks, reply, len(digests), payload)
+            return cut_chunks(reply, len(digests), payload)
+        except RemoteProtocolError as error:
+            raise self._wrong_reply() from error
 
     async def request_manifest(self, folder: str, content: bytes) -> Manifest | None:
         """Unverified. Raises SessionClosedError and TimeoutError."""
@@ -334,7 +335,9 @@ class Session:
                     frames += self._frame(*self._bulk.popleft())
                     self._bulk_room.release()
                 self._sending = True
+                began = self._clock.monotonic()
                 await self.link.send(frames)
+                self._packing.sent(sum(map(len, frames)), self._clock.monotonic() - began)
                 self._sending = False
             if self._dropped is not None:
                 await self.link.send([encode_frame(Goodbye(self._dropped[:300]))])

@@ -12,6 +12,7 @@ import blake3
 from p2psync.core.ids import Digest
 from p2psync.core.manifest import encode_manifest
 from p2psync.core.relpath import RelPath
+from p2psync.engine.packing import Packing
 from p2psync.ports import (
     Disk,
     FileChangedError,
@@ -53,7 +54,10 @@ class Supplier:
         self._suspect = suspect
         self._staged = staged
 
-    async def chunks(self, request: ChunkRequest) -> tuple[ChunkReply, bytes]:
+    async def chunks(
+        self, request: ChunkRequest, packing: Packing | None = None
+    ) -> tuple[ChunkReply, bytes]:
+        """Compressed where `packing` expects that to pay."""
         digests = [Digest(digest) for digest in request.digests]
         places = await self._index.find_chunks(digests)
         wanted = [(digest, places.get(digest, [])) for digest in digests]
@@ -61,6 +65,10 @@ class Supplier:
         if wrong:
             self._suspect(wrong)
         sizes = tuple(MISSING if data is None else len(data) for data in found)
+        if packing is not None and (attempt := packing.attempt()) is not None:
+            packed = await asyncio.to_thread(attempt.pack, found)
+            packing.learn(packed)
+            return ChunkReply(request.request, sizes, packed.lengths), packed.payload
         return ChunkReply(request.request, sizes), b"".join(data for data in found if data)
 
     def _read(

@@ -13,6 +13,8 @@ from msgspec import Meta
 PROTOCOL_VERSION = 1
 SWARM = "swarm"
 """Feature: `Holding` is understood."""
+ZSTD = "zstd"
+"""Feature: `ChunkReply.packed` is understood."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
@@ -104,6 +106,10 @@ class ChunkReply(Message, frozen=True, tag=10):
 
     request: Count
     sizes: Annotated[tuple[int, ...], Meta(max_length=MAX_CHUNKS_IN_REQUEST)]
+    packed: Annotated[tuple[int, ...], Meta(max_length=MAX_CHUNKS_IN_REQUEST)] = ()
+    """How many bytes of the payload each chunk takes: its size where it is sent as it is, fewer
+    where they are a zstd frame. Empty where that is so of none, and always for those who did not
+    name the feature `ZSTD`."""
 
 
 class Status(Message, frozen=True, tag=11):

@@ -13,6 +13,7 @@ from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest, encode_manifest
 from p2psync.core.statements import Rename, Signed, encode_statement, encode_statements
 from p2psync.core.version import Dot, deletion_successor
+from p2psync.protocol.chunks import packer
 from p2psync.protocol.messages import (
     MISSING,
     Addresses,
@@ -345,10 +346,17 @@ def test_a_name_of_control_characters_is_a_name_and_drives_no_terminal(site: Sit
 
 # --- replies --------------------------------------------------------------------------------------
 
+BOMB = packer()(bytes(1 << 20))
 REPLIES: dict[str, Callable[[int], tuple[AnyMessage, bytes]]] = {
     "more than was asked for": lambda number: (ChunkReply(number, (1, 1, 1)), b"abc"),
     "sizes that do not add up": lambda number: (ChunkReply(number, (9,)), b"abc"),
     "sizes below nothing": lambda number: (ChunkReply(number, (-5,)), b""),
+    "lengths for another number": lambda number: (ChunkReply(number, (3,), (3, 3)), b"abcabc"),
+    "a frame that is none": lambda number: (ChunkReply(number, (300,), (9,)), b"no frame."),
+    "a frame of more than was told": lambda number: (
+        ChunkReply(number, (300,), (len(BOMB),)),
+        BOMB,
+    ),
     "nothing at all": lambda number: (ChunkReply(number, ()), b""),
     "a manifest": lambda number: (ManifestReply(number), b"x" * 72),
 }

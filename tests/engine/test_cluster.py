@@ -20,6 +20,8 @@ from p2psync.protocol.messages import (
     MAX_ADDRESSES,
     MISSING,
     PROTOCOL_VERSION,
+    SWARM,
+    ZSTD,
     Addresses,
     AnyMessage,
     ChunkReply,
@@ -248,6 +250,13 @@ async def test_a_member_is_answered_about_folders_shared_with_it_and_about_no_ot
     await bob.say(asked)
     await bob.is_up_to_date()
     assert site.folder.stored == [asked]
+
+
+async def test_peers_are_told_what_is_understood(site: Site) -> None:
+    bob = site.link(BOB)
+    (hello,) = await bob.listen(Hello)
+    assert isinstance(hello, Hello)
+    assert set(hello.features) == {SWARM, ZSTD}
 
 
 async def test_who_asks_about_a_folder_that_is_not_here_need_not_wait(site: Site) -> None:

@@ -12,6 +12,7 @@ from p2psync.core.version import Dot, first_version
 from p2psync.engine import content
 from p2psync.engine import session as session_module
 from p2psync.engine.content import FileWanted, Staged
+from p2psync.engine.packing import Packing
 from p2psync.protocol.messages import ChunkReply, ChunkRequest
 from tests.support.devices import Device, Lab
 from tests.support.memory_disk import chunked
@@ -322,7 +323,7 @@ async def test_a_silent_peer_is_not_asked_again_before_it_has_answered(
     go_on = asyncio.Event()
     answer = bob.supplier.chunks
 
-    async def late(request: ChunkRequest) -> tuple[ChunkReply, bytes]:
+    async def late(request: ChunkRequest, _: Packing | None) -> tuple[ChunkReply, bytes]:
         await go_on.wait()
         return await answer(request)
 

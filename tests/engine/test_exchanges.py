@@ -1,8 +1,12 @@
 import asyncio
 from typing import Any, cast
 
+import pytest
+
 from p2psync.engine.exchanges import Exchanges
+from p2psync.engine.packing import Packing
 from p2psync.engine.session import Session
+from p2psync.engine.supplier import Supplier
 from p2psync.protocol.messages import (
     MISSING,
     PROTOCOL_VERSION,
@@ -13,7 +17,7 @@ from p2psync.protocol.messages import (
     ManifestReply,
     ManifestRequest,
 )
-from tests.support.devices import FOLDER, device_id
+from tests.support.devices import FOLDER, Device, device_id
 from tests.support.manual_clock import ManualClock
 from tests.support.memory_link import linked
 
@@ -45,3 +49,33 @@ async def test_who_asks_a_folder_that_is_not_at_work_need_not_wait() -> None:
     await exchanges.handle(asking, ManifestRequest(2, FOLDER, b"x" * 32), b"")
 
     assert said == [ChunkReply(1, (MISSING, MISSING)), ManifestReply(2)]
+
+
+async def test_chunks_are_asked_of_the_supplier_with_what_packs_them_for_this_peer(
+    ada: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = cast(Any, None)
+    packing = Packing(ManualClock())
+    asked: list[tuple[ChunkRequest, Packing | None]] = []
+
+    class Supplying:
+        async def _reply(self) -> tuple[AnyMessage, bytes]:
+            raise AssertionError("the session does not run")
+
+        def chunks(self, request: ChunkRequest, packing: Packing | None) -> Any:
+            asked.append((request, packing))
+            return self._reply()
+
+    monkeypatch.setattr(Session, "packing", packing)
+    supplier = cast(Supplier, Supplying())
+    exchanges = Exchanges(FOLDER, ada.index, supplier, ada.swarm, ada, nothing)
+    hello = Hello(PROTOCOL_VERSION, (), "test", b"\0" * 32, 0)
+    session = Session(linked(ada.id, device_id("bob"))[0], hello, ManualClock())
+    request = ChunkRequest(1, FOLDER, (b"x" * 32,))
+    async with asyncio.TaskGroup() as group:
+        exchanges.begin(group)
+        await exchanges.attach(session)
+        await exchanges.handle(session, request, b"")
+        exchanges.end()
+
+    assert asked == [(request, packing)]

@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import NoReturn
 
@@ -10,10 +12,12 @@ from p2psync.core.ids import Digest
 from p2psync.core.manifest import encode_manifest
 from p2psync.engine import session as module
 from p2psync.engine.session import REQUESTS_AT_ONCE, Session, SessionClosedError
+from p2psync.protocol.chunks import cut_chunks, packer
 from p2psync.protocol.connection import DEAD_AFTER, PING_AFTER
 from p2psync.protocol.messages import (
     MISSING,
     PROTOCOL_VERSION,
+    ZSTD,
     AnyMessage,
     ChunkReply,
     ChunkRequest,
@@ -32,6 +36,7 @@ from tests.support.memory_link import MemoryLink, linked
 ADA, BOB = device_id("ada"), device_id("bob")
 HELLO = Hello(PROTOCOL_VERSION, (), "test", b"\0" * 32, 0)
 ONE = Digest(blake3.blake3(b"one").digest())
+BOMB = packer()(bytes(1024 * 1024))
 TWO = Digest(blake3.blake3(b"two").digest())
 
 Answer = Callable[[Session, AnyMessage, bytes], Awaitable[None]]
@@ -40,8 +45,9 @@ Answer = Callable[[Session, AnyMessage, bytes], Awaitable[None]]
 class Side:
     """A session that runs, and what it was sent."""
 
-    def __init__(self, link: MemoryLink, clock: ManualClock) -> None:
-        self.session = Session(link, HELLO, clock)
+    def __init__(self, link: MemoryLink, clock: ManualClock, *features: str) -> None:
+        hello = Hello(PROTOCOL_VERSION, features, "test", b"\0" * 32, 0)
+        self.session = Session(link, hello, clock)
         self.heard: list[AnyMessage] = []
         self.handle: Answer | None = None
         self._changed = asyncio.Event()
@@ -67,21 +73,26 @@ class Side:
 
 
 class Pair:
-    def __init__(self) -> None:
+    def __init__(self, *features: str) -> None:
         self.clock = ManualClock()
         links = linked(ADA, BOB)
-        self.link = links[0]
-        self.ada = Side(links[0], self.clock)
+        self.link, self.link_of_bob = links
+        self.ada = Side(links[0], self.clock, *features)
         self.bob = Side(links[1], self.clock)
 
 
-@pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    pair = Pair()
+@contextlib.asynccontextmanager
+async def running(pair: Pair) -> AsyncIterator[Pair]:
     yield pair
     for side in (pair.ada, pair.bob):
         side.running.cancel()
     await asyncio.gather(pair.ada.running, pair.bob.running, return_exceptions=True)
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    async with running(Pair()) as pair:
+        yield pair
 
 
 def status(number: int) -> Status:
@@ -164,6 +175,9 @@ async def test_a_manifest_is_asked_for_and_read(pair: Pair) -> None:
         (ChunkReply(2, (3,)), b"on"),
         (ChunkReply(2, (-2,)), b""),
         (ChunkReply(2, (-1,)), b"one"),
+        (ChunkReply(2, (3,), (3, 3)), b"oneone"),
+        (ChunkReply(2, (300,), (9,)), b"no frame."),
+        (ChunkReply(2, (300,), (len(BOMB),)), BOMB),
     ],
 )
 async def test_a_reply_that_does_not_fit_ends_the_session(
@@ -178,6 +192,79 @@ async def test_a_reply_that_does_not_fit_ends_the_session(
         await pair.ada.session.request_chunks("f", [ONE])
     assert "does not fit" in await pair.ada.ends()
     assert "does not fit" in await pair.bob.ends()
+
+
+# --- compression ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def understanding() -> AsyncIterator[Pair]:
+    """Ada says that she understands what is packed."""
+    async with running(Pair(ZSTD)) as pair:
+        yield pair
+
+
+def packing(data: bytes, said: list[ChunkReply]) -> Answer:
+    """Answers each request for a chunk with these bytes, packed where the session says so."""
+
+    async def reply(session: Session, request: ChunkRequest) -> tuple[AnyMessage, bytes]:
+        payload = data
+        lengths: tuple[int, ...] = ()
+        if session.packing is not None and (attempt := session.packing.attempt()) is not None:
+            packed = attempt.pack([data])
+            session.packing.learn(packed)
+            payload, lengths = packed.payload, packed.lengths
+        said.append(ChunkReply(request.request, (len(data),), lengths))
+        return said[-1], payload
+
+    async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
+        if isinstance(message, ChunkRequest):
+            session.answer(reply(session, message))
+
+    return handle
+
+
+async def asked(pair: Pair, rate: float) -> list[ChunkReply]:
+    """What bob replies to a few requests for a text, over a link that takes so many bytes a
+    second."""
+    said: list[ChunkReply] = []
+    text = b"said and said again, " * 20_000
+    pair.bob.handle = packing(text, said)
+    pair.link_of_bob.takes = lambda size: pair.clock.advance(size / rate)
+    for _ in range(6):
+        assert await pair.ada.session.request_chunks("f", [ONE]) == [text]
+    return said
+
+
+async def test_over_a_slow_link_chunks_are_sent_packed(understanding: Pair) -> None:
+    said = await asked(understanding, rate=10e6)
+    # Until the rate is known nothing is.
+    assert [bool(reply.packed) for reply in said] == [False] * 3 + [True] * 3
+
+
+async def test_what_is_packed_is_unpacked_beside_the_loop(
+    understanding: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[threading.Thread] = []
+
+    def cut(reply: ChunkReply, asked: int, payload: bytes) -> list[bytes | None]:
+        if reply.packed:
+            threads.append(threading.current_thread())
+        return cut_chunks(reply, asked, payload)
+
+    monkeypatch.setattr(module, "cut_chunks", cut)
+    await asked(understanding, rate=10e6)
+    assert threads and threading.main_thread() not in threads
+
+
+async def test_over_a_fast_link_nothing_is_packed(understanding: Pair) -> None:
+    assert not any(reply.packed for reply in await asked(understanding, rate=500e6))
+
+
+async def test_a_peer_that_does_not_say_that_it_understands_gets_nothing_packed(
+    pair: Pair,
+) -> None:
+    assert not any(reply.packed for reply in await asked(pair, rate=10e6))
 
 
 async def test_a_lost_link_fails_whoever_waits(pair: Pair) -> None:

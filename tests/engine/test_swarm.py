@@ -9,6 +9,7 @@ import pytest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.relpath import RelPath
 from p2psync.engine import fetch, swarm
+from p2psync.engine.packing import Packing
 from p2psync.engine.swarm import MAX_BITS, Swarm
 from p2psync.protocol.messages import ChunkReply, ChunkRequest, Holding
 from p2psync.protocol.wire import RemoteProtocolError
@@ -76,7 +77,7 @@ async def test_an_author_that_leaves_halfway_leaves_what_the_others_have_togethe
     given: set[Digest] = set()
     chunks = author.supplier.chunks
 
-    async def leaving(request: ChunkRequest) -> tuple[ChunkReply, bytes]:
+    async def leaving(request: ChunkRequest, _: Packing | None) -> tuple[ChunkReply, bytes]:
         given.update(map(Digest, request.digests))
         if len(given) == len({chunk.digest for chunk in MANIFEST}):
             for session in list(author.exchanges):

@@ -34,7 +34,7 @@ EXAMPLES: list[AnyMessage] = [
     ManifestRequest(1, "docs", HASH),
     ManifestReply(1),
     ChunkRequest(1, "docs", (HASH, HASH)),
-    ChunkReply(1, (5, MISSING)),
+    ChunkReply(1, (5, MISSING), (5, MISSING)),
     Status("docs", 1, (1 << 63) - 1),
     Addresses(((HASH, "::1", 65535),)),
     Ping(),

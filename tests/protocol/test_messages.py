@@ -5,7 +5,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from p2psync.protocol.messages import MAX_CHUNKS_IN_REQUEST, AnyMessage
+from p2psync.protocol.messages import MAX_CHUNKS_IN_REQUEST, MISSING, AnyMessage, ChunkReply
 from tests.protocol.messages import EXAMPLES, HASH
 
 decode = msgspec.msgpack.Decoder(AnyMessage).decode
@@ -47,6 +47,10 @@ def test_a_later_version_may_add_fields(message: AnyMessage) -> None:
     assert decode(encode(longer)) == message
 
 
+def test_a_reply_of_before_lengths_were_told_packs_nothing() -> None:
+    assert decode(encode([10, 1, [5, MISSING]])) == ChunkReply(1, (5, MISSING), ())
+
+
 # Each as it is on the wire, one step over a limit.
 OVER = {
     "a negative count": [3, "docs", -1, 0, 0, 0],
@@ -58,6 +62,7 @@ OVER = {
     "no chunk asked for": [9, 1, "docs", []],
     "too many chunks asked for": [9, 1, "docs", [HASH] * (MAX_CHUNKS_IN_REQUEST + 1)],
     "too many chunks given": [10, 1, [1] * (MAX_CHUNKS_IN_REQUEST + 1)],
+    "too many lengths given": [10, 1, [1], [1] * (MAX_CHUNKS_IN_REQUEST + 1)],
     "a short hash": [7, 1, "docs", HASH[1:]],
     "a long hash": [7, 1, "docs", HASH + b"x"],
     "a port that is none": [12, [[HASH, "::1", 65536]]],

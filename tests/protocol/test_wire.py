@@ -128,6 +128,7 @@ def test_a_frame_over_the_limits_is_refused_at_its_head(head: bytes) -> None:
 # Bodies that claim more than they hold, and how they begin.
 LIARS = {
     "a list of four thousand million sizes": b"\x93\x0a\x01\xdd\xff\xff\xff\xff",
+    "as many lengths": b"\x94\x0a\x01\x90\xdd\xff\xff\xff\xff",
     "a list of features": b"\x96\x01\x01\xdd\xff\xff\xff\xff",
     "a list of addresses": b"\x92\x0c\xdd\xff\xff\xff\xff",
     "a message of many fields": b"\xdd\xff\xff\xff\xff\x0d",

@@ -22,6 +22,7 @@ from p2psync.engine.swarm import Swarm
 from p2psync.protocol.messages import (
     PROTOCOL_VERSION,
     SWARM,
+    ZSTD,
     AnyMessage,
     ChunkRequest,
     FolderOffer,
@@ -141,7 +142,7 @@ class Device:
                 session.answer(self.supplier.manifest(message))
             case ChunkRequest():
                 self.requests += len(message.digests)
-                session.answer(self.supplier.chunks(message))
+                session.answer(self.supplier.chunks(message, session.packing))
         self._lab.changed.set()
 
     async def scan(self) -> None:
@@ -245,7 +246,7 @@ class Lab:
         ends = linked(one.id, other.id, seed=next(self._seeds))
         serving = []
         for device, link in zip((one, other), ends, strict=True):
-            hello = Hello(PROTOCOL_VERSION, (SWARM,), "test", b"\0" * 32, 0)
+            hello = Hello(PROTOCOL_VERSION, (SWARM, ZSTD), "test", b"\0" * 32, 0)
             session = Session(link, hello, ManualClock())
             exchange = Exchange(FOLDER, session, device.index, device)
             device.exchanges[session] = exchange

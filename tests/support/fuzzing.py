@@ -28,8 +28,9 @@ from p2psync.core.statements import (
 )
 from p2psync.core.version import MAX_STAMP
 from p2psync.protocol import pairing_wire
+from p2psync.protocol.chunks import cut_chunks, packer
 from p2psync.protocol.connection import PeerConnection
-from p2psync.protocol.messages import AnyMessage, Hello
+from p2psync.protocol.messages import AnyMessage, ChunkReply, Hello
 from p2psync.protocol.pairing import PairingProtocolError
 from p2psync.protocol.pairing_wire import Refusal, Stream
 from p2psync.protocol.wire import (
@@ -101,6 +102,20 @@ def _take_batch(data: bytes) -> bool:
 
 def _take_inflated_batch(data: bytes) -> bool:
     return _take_batch(zlib.compress(data, 1))
+
+
+def _take_packed_chunk(data: bytes) -> bool:
+    """The first two bytes are the size that the peer tells."""
+    size, payload = int.from_bytes(data[:2], "big"), data[2:]
+    try:
+        (chunk,) = cut_chunks(ChunkReply(1, (size,), (len(payload),)), 1, payload)
+    except RemoteProtocolError:
+        return False
+    assert chunk is not None and len(chunk) == size
+    again = packer()(chunk)
+    if len(again) < size:
+        assert cut_chunks(ChunkReply(1, (size,), (len(again),)), 1, again) == [chunk]
+    return True
 
 
 def _take_manifest(data: bytes) -> bool:
@@ -176,6 +191,12 @@ def _batches() -> list[bytes]:
     ]
 
 
+def _packed_chunks() -> list[bytes]:
+    pack = packer()
+    chunks = [b"again and " * 30, bytes(5000), bytes(range(256)) * 100, b"as it is"]
+    return [len(chunk).to_bytes(2, "big") + min(chunk, pack(chunk), key=len) for chunk in chunks]
+
+
 def _manifests() -> list[bytes]:
     chunks = [Chunk(Digest(bytes([number]) * 32), 1 << number) for number in range(25)]
     return [encode_manifest(tuple(chunks[:count])) for count in (2, 3, 25)]
@@ -222,6 +243,7 @@ def targets() -> list[Target]:
         Target("conversation", _conversations(), _take_conversation),
         Target("entries", [zlib.decompress(batch) for batch in batches], _take_inflated_batch),
         Target("deflated entries", batches, _take_batch),
+        Target("packed chunk", _packed_chunks(), _take_packed_chunk),
         Target("manifest", _manifests(), _take_manifest),
         Target("roster", _rosters(), _take_roster),
         Target("statement", _statements(), _take_statement),

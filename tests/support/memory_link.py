@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from p2psync.core.ids import DeviceID
 from p2psync.errors import P2psyncError
@@ -72,6 +72,8 @@ class MemoryLink:
         self._incoming = incoming
         self._outgoing = outgoing
         self._sending = asyncio.Lock()
+        self.takes: Callable[[int], None] = lambda size: None
+        """Called with the bytes of each send, such as to move a clock by how long that takes."""
 
     @property
     def bytes_received(self) -> int:
@@ -88,6 +90,7 @@ class MemoryLink:
         async with self._sending:
             for piece in data:
                 await self._outgoing.put(piece)
+            self.takes(sum(map(len, data)))
 
     async def close(self) -> None:
         await self._outgoing.set(end=True)
