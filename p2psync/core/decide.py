@@ -98,8 +98,8 @@ def is_carried_out(decision: Decision, seen: Observation) -> bool:
         winner != decision.held
         and not decision.copies
         and winner.is_live
-        and (winner.kind, winner.content, winner.mtime_ns, winner.executable)
-        == (seen.kind, seen.content, seen.mtime_ns, seen.executable)
+        and (winner.kind, winner.content, winner.size, winner.mtime_ns, winner.executable)
+        == (seen.kind, seen.content, seen.size, seen.mtime_ns, seen.executable)
     )
 
 

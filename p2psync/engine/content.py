@@ -166,7 +166,7 @@ class Contents:
         if manifest is None:
             return None
         name = f"c-{file.entry.content.hex()}"
-        done = await asyncio.to_thread(self._disk.prepare, name, manifest)
+        done = await _in_thread(self._disk.prepare, name, manifest)
         if not all(done):
             await self._copy_local(name, manifest, done)
         offsets: dict[Digest, list[int]] = defaultdict(list)

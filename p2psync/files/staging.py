@@ -103,14 +103,33 @@ def stage_whole(tree: Tree, files: Iterable[Whole]) -> None:
     system = tree.system
     for name, data, entry in files:
         with _opened(system, area, name, len(data), written_whole=True) as (file, _):
-            write_all(system, file, data, 0)
-            failpoints.reach("staging.piece-written")
-            set_mode(system, file, mode_of_new(executable=entry.executable))
-            system.set_mtime(file, entry.mtime_ns)
+            try:
+                write_all(system, file, data, 0)
+                failpoints.reach("staging.piece-written")
+                set_mode(system, file, mode_of_new(executable=entry.executable))
+                system.set_mtime(file, entry.mtime_ns)
+            except OSError:
+                # The next try takes another name, and a full disk would fill with these.
+                discard(system, area, name)
+                raise
 
 
 _LEFT_FREE = 1024**3
 """Bytes that reserved room leaves on a disk, or a hundredth of the disk if that is less."""
+
+
+def _ours(system: System, area: int, name: str) -> int:
+    file = system.open_staging(area, name, create=True)
+    try:
+        if system.fstat(file).st_nlink == 1:
+            return file
+        # A crash came between placing it by a link and unlinking it here: it is a user's now.
+        system.unlink(area, name)
+    except BaseException:
+        system.close(file)
+        raise
+    system.close(file)
+    return system.open_staging(area, name, create=True)
 
 
 @contextmanager
@@ -128,15 +147,9 @@ def _opened(
     then. One that is made in vain (the disk is full) is not left behind."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no staging name")
-    file = system.open_staging(area, name, create=True)
+    file = _ours(system, area, name)
     try:
         found = system.fstat(file)
-        if found.st_nlink > 1:
-            # A crash came between placing it by a link and unlinking it here: it is a user's now.
-            system.unlink(area, name)
-            system.close(file)
-            file = system.open_staging(area, name, create=True)
-            found = system.fstat(file)
         is_new = found.st_size != size
         try:
             if is_new and (found.st_size or not written_whole):

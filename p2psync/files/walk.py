@@ -137,6 +137,8 @@ class _Walker:
         self._open: list[_Directory] = []
         """From the top to where the walk is."""
         self._mounts_before = remembered(tree)
+        self._mounts_told = self._mounts_before
+        """As they are written down."""
         self._mounts: set[RelPath] = set()
         self._mounts_known: set[RelPath] = set()
         """Of `_mounts_before` those with something known at or below."""
@@ -193,9 +195,12 @@ class _Walker:
         if not self._open:
             for path, _ in known[at:]:
                 self._gone(path)
+        # Before anything is told that may be recorded: else what lies on a disk could be known and
+        # that it is a disk not, and without the disk it would be missing.
+        self._remember(self._mounts_told | self._mounts)
         if last and not self.is_behind:
             self._finish()
-        walk = Walk(self._changed, self._missing, sorted(self._problems))
+        walk = Walk(self._changed, self._missing, sorted(set(self._problems)))
         self._changed, self._missing, self._problems = [], [], []
         return walk
 
@@ -327,12 +332,22 @@ class _Walker:
             self._problems.append(absent_disk(mount))
         self._missing += [path for path in self._unsure if not self._is_blind(path)]
         self._missing.sort()
-        mounts = self._mounts | (before - (gone - self._blind))
-        if mounts != before:
-            try:
-                remember(self._tree, mounts)
-            except OSError as error:
-                self._problems.append(kind_of_problem(error, f"{INTERNAL}/{MOUNTS}"))
+        self._remember(self._mounts | (before - (gone - self._blind)))
+
+    def _remember(self, mounts: frozenset[RelPath] | set[RelPath]) -> None:
+        if mounts == self._mounts_told:
+            return
+        try:
+            remember(self._tree, mounts)
+        except OSError as error:
+            self._problems.append(kind_of_problem(error, f"{INTERNAL}/{MOUNTS}"))
+            # What was found cannot be told yet, as long as nothing can be written here.
+            self._changed = [one for one in self._changed if not self._is_on_a_disk(one.path)]
+        else:
+            self._mounts_told = frozenset(mounts)
+
+    def _is_on_a_disk(self, path: RelPath) -> bool:
+        return not self._mounts.isdisjoint(_at_and_above(path))
 
 
 def _at_and_above(path: RelPath) -> list[RelPath]:

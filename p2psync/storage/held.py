@@ -48,10 +48,16 @@ def files_after(
 def load_fingerprints(
     connection: sqlite3.Connection, under: RelPath | None, after: str, limit: int
 ) -> list[tuple[RelPath, Fingerprint]]:
-    condition = "path > :after AND kind > 0 AND fingerprint IS NOT NULL"
-    names: dict[str, str | int] = {"after": after, "limit": limit}
+    # With one lower bound, the best: of two SQLite would take the one that it sees first, and read
+    # the index from there.
+    condition = "path >= :from AND path != :after AND kind > 0 AND fingerprint IS NOT NULL"
+    names: dict[str, str | int] = {
+        "from": max(under or "", after),
+        "after": after,
+        "limit": limit,
+    }
     if under is not None:
-        condition += " AND path >= :path AND path < :high AND (path = :path OR path > :low)"
+        condition += " AND path < :high AND (path = :path OR path > :low)"
         names |= {"path": under, **_bounds(under)}
     rows = connection.execute(
         f"SELECT path, fingerprint FROM held WHERE {condition} ORDER BY path LIMIT :limit", names

@@ -3,9 +3,14 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from p2psync.core.entry import Kind
+from p2psync.core.observe import Observation, successor
+from p2psync.core.relpath import RelPath
+from p2psync.core.version import Dot
+from p2psync.ports import Row
 from tests.support.devices import Device, Lab
 
 
@@ -15,6 +20,9 @@ async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[L
     lab = Lab(tmp_path, seed=request.param)
     yield lab
     await lab.close()
+
+
+IT = RelPath("it")
 
 
 class _KilledError(BaseException):
@@ -92,3 +100,23 @@ async def test_an_edit_that_only_looks_alike_is_one(lab: Lab) -> None:
     (mine,) = [entry for _, _, entry in await ada.index.entries_after(0, 100)]
     assert mine.version.dot.replica == ada.index.replica
     assert await lab.converge(devices) == {"it": b"same"}
+
+
+async def test_an_entry_that_tells_another_size_is_not_taken_for_what_lies_here(lab: Lab) -> None:
+    """No honest device has such a one, and what it names could be had from nobody."""
+    ada, eve = devices = await lab.devices("ada eve")
+    lab.connect(ada, eve)
+    ada.disk.write("it", "same")
+    await lab.converge(devices)
+    mine = (await ada.index.held([IT]))[IT].entry
+    dot = Dot(eve.index.replica, eve.index.counter + 1)
+    observed = Observation(Kind.FILE, mine.content, 999, mine.mtime_ns, mine.executable)
+    lie = successor(mine, observed._replace(content=b"x" * 32), dot, now_ns=10**18, author="eve")
+    lie = msgspec.structs.replace(lie, content=mine.content)
+    await eve.index.record([Row(IT, lie, None)])
+    eve.announce()
+    await _offered(lab, ada)
+    ada.disk.remove("it")
+    ada.disk.write("it", "same", mtime_ns=mine.mtime_ns)
+    await ada.scan()
+    assert (await ada.index.held([IT]))[IT].entry.size == 4

@@ -9,10 +9,10 @@ import pytest
 from p2psync.core.entry import Chunk
 from p2psync.core.ids import Digest
 from p2psync.files.syscalls import System
-from p2psync.ports import Place
+from p2psync.ports import Place, Whole
 from tests.files.folder import Folder, make_folder
 from tests.files.interposed import InterposedSystem, fails
-from tests.support.steps import rel, walked
+from tests.support.steps import file, rel, walked
 
 MIB = 1024 * 1024
 
@@ -309,3 +309,39 @@ def test_a_users_file_is_never_taken_for_one_of_ours_by_its_name(folder: Folder)
     assert folder.tree() == before
     assert {item.path for item in walked(disk, {}).changed} == set(before)
     assert folder.left_in_staging() == []
+
+
+@pytest.mark.parametrize("call", ["write", "set_mtime"])
+def test_a_small_file_that_could_not_be_staged_whole_is_not_left_behind(
+    folder: Folder, system: InterposedSystem, call: str
+) -> None:
+    system.before = fails(call, errno.ENOSPC)
+    for number in range(3):
+        with pytest.raises(OSError):
+            folder.disk.stage_whole([Whole(f"s-{number}", b"123", file(b"123").entry)])
+    assert folder.left_in_staging() == []
+
+
+def test_no_descriptor_is_closed_twice_when_a_file_of_a_crash_cannot_be_made_anew(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    folder.disk.stage_whole([Whole("s-1", b"123", file(b"123").entry)])
+    staged = folder.root / ".p2psync/tmp/s-1"
+    os.link(staged, folder.root / "placed")
+    opened: list[str] = []
+    closed: list[int] = []
+
+    def before(name: str, arguments: tuple[object, ...]) -> None:
+        if name == "close":
+            closed.append(int(str(arguments[0])))
+        elif name == "open_staging":
+            opened.append(name)
+            if len(opened) == 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    system.before = before
+    with pytest.raises(OSError) as caught:
+        folder.disk.stage_whole([Whole("s-1", b"456", file(b"456").entry)])
+    assert caught.value.errno == errno.ENOSPC
+    assert len(closed) == len(set(closed))
+    assert (folder.root / "placed").read_bytes() == b"123"

@@ -242,6 +242,43 @@ def mounted(tmp_path: Path) -> tuple[Folder, Mount]:
     return folder, mount
 
 
+def test_a_mount_point_is_remembered_before_anything_on_the_disk_is_told(
+    mounted: tuple[Folder, Mount], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told is recorded long before the walk ends, if there is much. Should the daemon end
+    meanwhile and the disk be taken away, its files must not be missing."""
+    monkeypatch.setattr(walk_module, "_MOST_CHANGED", 3)
+    folder, mount = mounted
+    for number in range(5):
+        folder.write(f"disk/{number}", b"1")
+    with closing(folder.disk.walk()) as walk:
+        first = walk.go_on([], last=True)
+        assert walk.is_behind
+    known = {one.path: one.fingerprint for one in first.changed}
+    assert known
+    for number in range(5):
+        folder.remove(f"disk/{number}")
+    mount.is_mounted = False
+
+    after = walked(folder.reopen(folder.disk._system), known)
+    assert after.missing == []
+    assert [problem.path for problem in after.problems] == ["disk"]
+
+
+def test_what_lies_on_a_disk_is_not_told_while_its_mount_point_cannot_be_remembered(
+    mounted: tuple[Folder, Mount],
+) -> None:
+    folder, _ = mounted
+    folder.write("disk/file", b"1")
+    folder.write("other", b"1")
+    system = folder.disk._system
+    assert isinstance(system, MountSystem)
+    system.before = fails("open_staging", errno.EROFS)
+    walk = walked(folder.disk, {})
+    assert [one.path for one in walk.changed] == ["other"]
+    assert [problem.path for problem in walk.problems] == [".p2psync/mounts"]
+
+
 def test_a_disk_that_is_not_mounted_any_more_is_a_problem_and_no_deletion(
     mounted: tuple[Folder, Mount],
 ) -> None:

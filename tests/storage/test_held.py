@@ -98,6 +98,11 @@ async def test_a_batch_of_fingerprints_is_one_statement_that_reads_in_order(
         (statement,) = asked
         plan = await index._database.run(partial(_plan_of, statement))
         assert len(plan) == 1 and "USING INDEX held_by_path (path>" in plan[0]
+        # And where the first of them is: not at its beginning.
+        assert "path >= 'd/050'" in statement
+    asked.clear()
+    await index.fingerprints(RelPath("d"), limit=20)
+    assert "path >= 'd'" in asked[0] and "path > ''" not in asked[0]
 
 
 def _plan_of(statement: str, connection: sqlite3.Connection) -> list[str]:
