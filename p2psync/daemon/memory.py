@@ -26,16 +26,17 @@ async def return_freed_memory(
     """Once a minute, until cancelled: in between, transfers use again what they have freed."""
     while True:
         await sleep(EVERY_S)
+        gc.collect()
         await asyncio.to_thread(trim)
 
 
 def collect_rarely() -> None:
     """Have the garbage collector look at what a start-up leaves behind no more, and at new objects
-    less often: syncing makes many small values and hardly any circle, and it took a tenth of the
-    time."""
+    less often: syncing makes many small values, and it took a tenth of the time. What circles there
+    are, of sessions that have ended, goes at the next round of `return_freed_memory` at last."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    gc.set_threshold(5_000, 20, 20)
 
 
 def trim() -> None:

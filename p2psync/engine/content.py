@@ -141,6 +141,10 @@ class Contents:
                         break
         return found
 
+    def committed(self) -> None:
+        """All that was staged to its end has been placed."""
+        self._swarm.committed()
+
     def abandon(self) -> None:
         """What is staged will not be committed: a pull ended halfway."""
         self._cleared = False
@@ -188,8 +192,10 @@ class Contents:
             for digest in offsets
         ]
         others = share if share.is_wanted_elsewhere else None
-        left = await fetch_chunks(self._folder, needs, self._sessions, deliver, others)
-        share.tell()
+        try:
+            left = await fetch_chunks(self._folder, needs, self._sessions, deliver, others)
+        finally:
+            share.end()
         return None if left else Staged(name, manifest)
 
     async def _copy_local(self, name: str, manifest: Manifest, done: list[bool]) -> None:

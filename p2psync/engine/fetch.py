@@ -2,12 +2,17 @@
 
 Each chunk is verified before it is delivered; one that a peer lacks, or sent wrong, is asked of
 the next. Which peer serves which chunk is settled by who is free first. Of a file that others are
-fetching too, they serve what they have so far, and what fewest have is asked for first.
+fetching too, they serve what they have so far: what nobody but its sources has is asked of these
+first, and then what fewest have.
+
+What is left, and who can serve it, are sets of numbers, each as the bits of one integer: to look
+for what a peer can serve takes the same few steps however large the file is.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 import blake3
@@ -22,7 +27,7 @@ REQUEST_BYTES = 1024 * 1024
 WINDOW = 4
 """Requests under way at each peer for one fetch."""
 _COMPARED = 16
-"""So many runs that a peer could serve are compared by how rare they are."""
+"""So many chunks that a peer could serve are compared by how rare they are."""
 NEWS_S = 2.0
 """So long others who fetch the same file are waited for when nobody else can serve."""
 
@@ -38,22 +43,25 @@ class Need(NamedTuple):
 
 
 class Others(Protocol):
-    """Those who are fetching the same file, as far as they told. All may change at any time."""
+    """Those who are fetching the same file, as far as they told."""
 
-    def hold(self, peer: DeviceID, number: int) -> bool: ...
-    def holders(self, number: int) -> list[DeviceID]: ...
+    def chance(self, number: int) -> int:
+        """What `number` stands for, as if by chance: something else on each device."""
 
-    def order(self, digest: Digest) -> bytes:
-        """What to sort by, so that no two devices begin at the same chunks."""
+    def told(self) -> Mapping[DeviceID, int]:
+        """The numbers that each of them has."""
 
-    def news(self) -> asyncio.Event:
-        """Set at the next change."""
-
-    def stir(self) -> None:
-        """Wake all who wait for news."""
+    def news_of(self, peer: DeviceID) -> asyncio.Event:
+        """Set when the peer tells of something next."""
 
 
 Deliver = Callable[[Sequence[tuple[Digest, bytes]]], Awaitable[None]]
+
+
+class _Batch(NamedTuple):
+    numbers: list[int]
+    is_common: bool = False
+    """Whether a source is asked for what others have too."""
 
 
 class _Fetch:
@@ -63,117 +71,157 @@ class _Fetch:
         self._folder = folder
         self._deliver = deliver
         self._others = others
-        self._runs = deque(_runs(needs))
-        """What is still to be asked for, one request's worth each."""
-        if others is not None:
-            self._runs = deque(sorted(self._runs, key=lambda run: others.order(run[0].digest)))
-        self._tried: set[tuple[DeviceID, Digest]] = set()
+        self._needs = {at if others is None else need.number: need for at, need in enumerate(needs)}
+        self._left = 0
+        """What is to be asked for."""
+        self._offered: dict[DeviceID, int] = defaultdict(int)
+        """What each source has."""
+        for number, need in self._needs.items():
+            self._left |= 1 << number
+            for peer in need.sources:
+                self._offered[peer] |= 1 << number
+        self._turn = 0
+        self._span = max(1, self._left.bit_length())
+        self._tried: dict[DeviceID, int] = defaultdict(int)
+        self._silent: set[DeviceID] = set()
+        """Peers that did not answer."""
+        self._common: set[DeviceID] = set()
+        """Sources that are asked for what others have too: by one request at a time, so that they
+        have room for what nobody else has."""
         self._asking = 0
-        self._common: dict[DeviceID, list[Need]] = {}
-        """What sources are asked for that others have too: one run at a time, so that they have
-        room for what nobody else has."""
-        self._asked_at = asyncio.get_running_loop().time()
-        self._nothing: dict[DeviceID, asyncio.Event] = {}
-        """Peers that can serve nothing of what is left, until there is news."""
+        self._asked_at = 0.0
+        self._back = asyncio.Event()
+        """Set when something is to be asked for again, or nothing is left."""
 
-    def take(self, peer: DeviceID) -> list[Need]:
-        """The next needs that `peer` may serve, one request's worth."""
-        news = self._others.news() if self._others is not None else None
-        if news is not None and self._nothing.get(peer) is news:
-            return []
-        best: tuple[int, int, list[Need]] | None = None
-        found = 0
-        for at, run in enumerate(self._runs):
-            served = [need for need in run if self._may_serve(peer, need)]
-            if not served:
-                continue
-            rarity = self._rarity(served[0])
-            if best is None or rarity < best[0]:
-                best = (rarity, at, served)
-            found += 1
-            if rarity == 0 or found == _COMPARED:
-                break
-        if best is None:
-            if news is not None:
-                self._nothing[peer] = news
-            return []
-        rarity, at, served = best
-        if rarity and peer in served[0].sources:
-            if peer in self._common:
-                return []
-            self._common[peer] = served
-        left = [need for need in self._runs[at] if not self._may_serve(peer, need)]
-        if left:
-            self._runs[at] = left
-        else:
-            del self._runs[at]
-        return served
+    # --- what to ask for -------------------------------------------------------------------
 
-    def _rarity(self, need: Need) -> int:
-        """How many have it who are fetching the file too, and did not fail at it."""
+    def take(self, peer: DeviceID) -> _Batch | None:
+        """The next that `peer` may serve, one request's worth."""
+        offered = self._offered[peer]
+        told = self._told()
+        mine = (offered | told.get(peer, 0)) & self._left & ~self._tried[peer]
+        if not mine:
+            return None
+        common = 0
+        for has in told.values():
+            common |= has
+        rare = mine & ~common
+        is_common = not rare and bool(offered & mine)
+        if is_common and peer in self._common:
+            return None
+        if is_common:
+            self._common.add(peer)
+        chosen = self._request_of(rare or mine, told)
+        for number in chosen:
+            self._left ^= 1 << number
+        return _Batch(chosen, is_common)
+
+    def _told(self) -> dict[DeviceID, int]:
+        """What the others have, without those who told of it and failed at it."""
         if self._others is None:
-            return 0
-        holders = self._others.holders(need.number)
-        return sum((peer, need.digest) not in self._tried for peer in holders)
+            return {}
+        return {
+            peer: has & ~self._tried[peer]
+            for peer, has in self._others.told().items()
+            if peer not in self._silent
+        }
 
-    def _may_serve(self, peer: DeviceID, need: Need) -> bool:
-        holds = peer in need.sources or (
-            self._others is not None and self._others.hold(peer, need.number)
-        )
-        return holds and (peer, need.digest) not in self._tried
+    def _request_of(self, numbers: int, told: Mapping[DeviceID, int]) -> list[int]:
+        if self._others is None:
+            first = _lowest(numbers)
+        else:
+            # On each device elsewhere: two that went the same way would ask for the same, before
+            # either could tell of it.
+            chance = self._others.chance
+            self._turn += 1
+            at = chance(self._turn) % self._span
+            candidates = islice(_each(numbers >> at << at or numbers), _COMPARED)
+            holders = told.values()
+            first = min(candidates, key=lambda at: (sum(h >> at & 1 for h in holders), chance(at)))
+        chosen: list[int] = []
+        size = 0
+        behind = numbers >> first << first
+        for number in chain(_each(behind), _each(numbers ^ behind)):
+            size += self._needs[number].size
+            if chosen and (size > REQUEST_BYTES or len(chosen) == MAX_CHUNKS_IN_REQUEST):
+                break
+            chosen.append(number)
+        return chosen
 
-    def give_back(self, peer: DeviceID, needs: Sequence[Need]) -> None:
-        self._tried.update((peer, need.digest) for need in needs)
-        self._runs.append(list(needs))
+    def fell_silent(self, peer: DeviceID) -> None:
+        """It is not to be counted on for what it told of."""
+        self._silent.add(peer)
+
+    def give_back(self, peer: DeviceID, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._tried[peer] |= 1 << number
+            self._left |= 1 << number
+
+    def begun(self, now: float) -> None:
+        """Time counts from here (the loop's)."""
+        self._asked_at = now
+
+    # --- asking ----------------------------------------------------------------------------
 
     async def work(self, session: Session) -> None:
         """Ends when nothing is left that this peer may serve, or the peer fails."""
         while True:
-            if batch := self.take(session.peer):
+            if (batch := self.take(session.peer)) is not None:
                 if not await self._ask(session, batch):
                     return
-            elif not await self._more_may_come():
+            elif not await self._more_may_come(session.peer):
                 return
 
-    async def _ask(self, session: Session, batch: list[Need]) -> bool:
+    async def _ask(self, session: Session, batch: _Batch) -> bool:
         """Whether the peer answered."""
-        unserved: Sequence[Need] = batch
+        peer = session.peer
+        unserved: Sequence[int] = batch.numbers
         self._asking += 1
         try:
-            unserved = await self._request(session, batch)
+            unserved = await self._request(session, batch.numbers)
             return True
         except (SessionClosedError, TimeoutError):
+            self.fell_silent(peer)
             return False
         finally:
             self._asking -= 1
-            if self._common.get(session.peer) is batch:
-                del self._common[session.peer]
             self._asked_at = asyncio.get_running_loop().time()
+            if batch.is_common:
+                self._common.discard(peer)
             if unserved:
-                self.give_back(session.peer, unserved)
-            if self._others is not None and (unserved or not self._runs):
-                self._others.stir()
+                self.give_back(peer, unserved)
+            if unserved or batch.is_common or not (self._left or self._asking):
+                self._back.set()
+                self._back = asyncio.Event()
 
-    async def _more_may_come(self) -> bool:
+    async def _more_may_come(self, peer: DeviceID) -> bool:
         """Wait until the peer may have come by something; False when that is not to be hoped for.
         News alone are no hope for ever: they may be of nothing that is needed."""
-        if self._others is None or not (self._runs or self._asking):
+        if self._others is None or not (self._left or self._asking):
             return False
-        since = asyncio.get_running_loop().time() if self._asking else self._asked_at
+        now = asyncio.get_running_loop().time()
+        since = now if self._asking else self._asked_at
+        waits = [
+            asyncio.ensure_future(event.wait())
+            for event in (self._back, self._others.news_of(peer))
+        ]
         try:
-            async with asyncio.timeout_at(since + NEWS_S):
-                await self._others.news().wait()
-        except TimeoutError:
-            return self._asking > 0
-        return True
+            done, _ = await asyncio.wait(
+                waits, timeout=max(0.0, since + NEWS_S - now), return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return bool(done) or self._asking > 0
 
-    async def _request(self, session: Session, batch: list[Need]) -> list[Need]:
-        """The needs that this peer did not serve."""
-        replies = await session.request_chunks(self._folder, [need.digest for need in batch])
-        verified = await asyncio.to_thread(_verify, batch, replies)
+    async def _request(self, session: Session, numbers: list[int]) -> list[int]:
+        """What this peer did not serve."""
+        needs = [self._needs[number] for number in numbers]
+        replies = await session.request_chunks(self._folder, [need.digest for need in needs])
+        verified = await asyncio.to_thread(_verify, needs, replies)
         good = [
             (need.digest, data)
-            for need, data, right in zip(batch, replies, verified, strict=True)
+            for need, data, right in zip(needs, replies, verified, strict=True)
             if right and data is not None
         ]
         if any(
@@ -181,37 +229,41 @@ class _Fetch:
         ):
             session.strike()
         await self._deliver(good)
-        return [need for need, right in zip(batch, verified, strict=True) if not right]
+        return [number for number, right in zip(numbers, verified, strict=True) if not right]
 
     def left(self, peers: set[DeviceID]) -> bool:
         """Whether another round could serve more."""
+        told = self._told()
         return any(
-            self._may_serve(peer, need) for run in self._runs for need in run for peer in peers
+            (self._offered[peer] | told.get(peer, 0)) & self._left & ~self._tried[peer]
+            for peer in peers
         )
 
     def pending(self) -> list[Need]:
-        return [need for run in self._runs for need in run]
+        return [self._needs[number] for number in _each(self._left)]
 
 
-def _runs(needs: Sequence[Need]) -> Iterator[list[Need]]:
-    run: list[Need] = []
-    size = 0
-    for need in needs:
-        if run and (size + need.size > REQUEST_BYTES or len(run) == MAX_CHUNKS_IN_REQUEST):
-            yield run
-            run, size = [], 0
-        run.append(need)
-        size += need.size
-    if run:
-        yield run
+def _lowest(numbers: int) -> int:
+    return (numbers & -numbers).bit_length() - 1
 
 
-def _verify(batch: Sequence[Need], replies: Sequence[bytes | None]) -> list[bool]:
+def _each(numbers: int) -> Iterator[int]:
+    """In order."""
+    base = 0
+    while numbers:
+        step = _lowest(numbers)
+        base += step
+        yield base
+        numbers >>= step + 1
+        base += 1
+
+
+def _verify(needs: Sequence[Need], replies: Sequence[bytes | None]) -> list[bool]:
     return [
         data is not None
         and (len(data) == need.size or not need.exact)
         and blake3.blake3(data).digest() == need.digest
-        for need, data in zip(batch, replies, strict=True)
+        for need, data in zip(needs, replies, strict=True)
     ]
 
 
@@ -228,6 +280,7 @@ async def fetch_chunks(
     raises ends the fetch.
     """
     fetch = _Fetch(folder, needs, deliver, others)
+    fetch.begun(asyncio.get_running_loop().time())
     while fetch.left(set(current := sessions())):
         # Each worker ends by itself when its peer has nothing left to serve.
         async with together() as tasks:

@@ -124,7 +124,13 @@ class Folder:
             damaged=self.may_be_mended,
             recorded=self._recorded,
         )
-        swarm = Swarm(spec.name, clock, lambda: self._exchanges.sessions(), own=own)
+        swarm = Swarm(
+            spec.name,
+            clock,
+            lambda: self._exchanges.sessions(),
+            own=own,
+            help_came=self._help_came,
+        )
         contents = Contents(spec.name, index, disk, swarm, lambda: self._exchanges.sessions())
         self._puller = Puller(
             index,
@@ -293,6 +299,10 @@ class Folder:
 
     def offers_arrived(self) -> None:
         self._puller.notice()
+        self.pull()
+
+    def _help_came(self) -> None:
+        self._puller.try_again()
         self.pull()
 
     def may_be_mended(self) -> None:

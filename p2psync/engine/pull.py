@@ -113,6 +113,7 @@ class Puller:
                 await self._pull_live()
                 await self._pull_deletions()
                 if self._progress == before and not self._large:
+                    self._contents.committed()
                     return
         except BaseException:
             self._contents.abandon()

@@ -133,6 +133,10 @@ class Session:
                     waiting.set_exception(SessionClosedError("The connection to the peer ended."))
             # Whoever waits for room sees that it is over and passes the room on.
             self._bulk_room.release()
+            # What ended in an error may be held for a while, until the garbage collector comes.
+            self._connection.end()
+            self._posted.clear()
+            self._bulk.clear()
             await self.link.close()
 
     @property

@@ -202,6 +202,9 @@ class TlsLink:
             pass
         finally:
             self._wire.close()
+            # The rest of this may be held for a while, by an error that tells how it ended.
+            self._raw = memoryview(b"")
+            self._incoming.read()
             self._closed.set()
 
     def _lost(self, error: OSError) -> LinkClosedError:

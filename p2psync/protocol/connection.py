@@ -36,6 +36,10 @@ class PeerConnection:
         self._heard = now
         self._reader.feed(data)
 
+    def end(self) -> None:
+        """Let go of what came and was not read."""
+        self._reader.clear()
+
     def next_event(self) -> Event | None:
         """The next message with its payload, or None: more bytes are needed.
 

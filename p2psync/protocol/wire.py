@@ -53,6 +53,10 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    def clear(self) -> None:
+        """Forget what came."""
+        self._buffer.clear()
+
     def feed(self, data: bytes | bytearray) -> None:
         self._buffer += data
 

@@ -555,3 +555,18 @@ async def test_of_rosters_that_wait_only_the_latest_is_sent(pair: Pair) -> None:
         pair.ada.session.post(Roster(), bytes(number))
         pair.ada.session.post(status(number))
     assert await pair.bob.hears(4) == [status(0), status(1), Roster(), status(2)]
+
+
+async def test_an_ended_session_keeps_nothing_of_what_was_half_said(pair: Pair) -> None:
+    """Whoever holds it, as an error that tells how it ended, must not hold megabytes."""
+    session = pair.bob.session
+    whole = encode_frame(ChunkReply(1, (10**6,)), bytes(10**6)) + bytes(10**6)
+    await pair.ada.session.link.send([whole[:-1]])
+    reader = session._connection._reader
+    for _ in range(1000):
+        # As often as it takes the reader to come to its end.
+        await asyncio.sleep(0)
+    assert len(reader._buffer) > 10**6
+    pair.ada.session.drop("That was all.")
+    await session.closed.wait()
+    assert len(reader._buffer) == 0

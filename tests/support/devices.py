@@ -64,7 +64,9 @@ class Device:
             index, disk, lab.clock, self.problems, self.turn, author=name, brakes=brakes
         )
         self.exchanges: dict[Session, Exchange] = {}
-        self.swarm = Swarm(FOLDER, lab.clock, self._sessions, own=self.id)
+        self.swarm = Swarm(
+            FOLDER, lab.clock, self._sessions, own=self.id, help_came=lambda: self._help_came()
+        )
         self.contents = Contents(FOLDER, index, disk, self.swarm, self._sessions)
         self.puller = Puller(
             index,
@@ -116,6 +118,10 @@ class Device:
             exchange.recorded()
 
     def offers_arrived(self) -> None:
+        self.puller.notice()
+
+    def _help_came(self) -> None:
+        self.puller.try_again()
         self.puller.notice()
 
     def may_be_mended(self) -> None:
