@@ -249,7 +249,7 @@ def test_a_directory_swapped_for_a_link_at_any_moment_leads_nowhere(
 class TestWithoutRenameFlags(DiskContract):
     @pytest.fixture
     def world(self, tmp_path: Path) -> Folder:
-        lacking = lacks("rename_flagged", "sync_file_system", "allocate", "copy_range")
+        lacking = lacks("rename_flagged", "sync_file_system", "allocate", "clone_range")
         return make_folder(tmp_path / "folder", InterposedSystem(lacking))
 
 
