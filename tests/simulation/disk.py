@@ -4,12 +4,12 @@ import contextlib
 import errno
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from p2psync.core.entry import Chunk, Fingerprint, Kind, Manifest
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Action, Hashed, Known, Outcome, Place, Result, Seen, Step, Walk
+from p2psync.ports import Action, Hashed, Outcome, Place, Result, Seen, Step
 from tests.simulation.loop import CrashError
 from tests.support.memory_disk import MemoryDisk, _Node
 
@@ -85,9 +85,11 @@ class SimulatedDisk(MemoryDisk):
 
     # --- Disk --------------------------------------------------------------------------------
 
-    def walk_part(self, pairs: Known, under: RelPath | None, after: str, upto: str | None) -> Walk:
+    @contextlib.contextmanager
+    def _part(self, *, begins: bool) -> Iterator[None]:
         self._may_fail("walk")
-        return super().walk_part(pairs, under, after, upto)
+        with super()._part(begins=begins):
+            yield
 
     def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
         self.on_call("look")
