@@ -30,6 +30,7 @@ from tests.support.steps import (
     place,
     rel,
     seen,
+    stage,
     step,
 )
 
@@ -140,11 +141,14 @@ def _told_to(names: list[str]) -> Callable[[str, tuple[object, ...]], None]:
 
 
 def test_staging_that_is_killed_shows_nothing(tmp_path: Path) -> None:
-    for count in range(8):
+    for count in range(12):
         folder = make_folder(tmp_path / f"{count}")
         hook, was_killed = killed_at(count)
         try:
-            folder.reopen(InterposedSystem(hook)).stage([("s-1", 4, [(0, b"12"), (2, b"34")])])
+            disk = folder.reopen(InterposedSystem(hook))
+            stage(disk, "s-1", b"1234")
+            disk.prepare("c-1", manifest(b"12", b"34"))
+            disk.stage_pieces("c-1", [(0, b"12"), (2, b"34")])
         except KilledError:
             assert was_killed()
         assert folder.tree() == {}
@@ -221,9 +225,9 @@ def test_what_was_displaced_at_a_crash_is_in_the_trash_after_the_next_start(
 
 def test_a_staging_file_that_is_also_a_users_is_not_written_to(folder: Folder) -> None:
     """A crash between the link that places and the unlink leaves both names."""
-    folder.disk.stage([("s-1", 3, [(0, b"old")])])
+    stage(folder.disk, "s-1", b"old")
     (folder.root / "it").hardlink_to(folder.root / ".p2psync/tmp/s-1")
 
-    folder.disk.stage([("s-1", 3, [(0, b"new")])])
+    stage(folder.disk, "s-1", b"new")
 
     assert folder.tree() == {"it": b"old"}

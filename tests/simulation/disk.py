@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from p2psync.core.entry import Chunk, Fingerprint, Kind, Manifest
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Action, Hashed, Outcome, Place, Result, Seen, Step
+from p2psync.ports import Action, Hashed, Outcome, Place, Result, Seen, Step, Whole
 from tests.simulation.loop import CrashError
 from tests.support.memory_disk import MemoryDisk, _Node
 
@@ -103,10 +103,10 @@ class SimulatedDisk(MemoryDisk):
         self._may_fail("read", place.path)
         return super().read(place, fresh=fresh)
 
-    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
-        self._may_fail("stage")
+    def stage_whole(self, files: Sequence[Whole]) -> None:
+        self._may_fail("stage_whole")
         self._room()
-        super().stage(files)
+        super().stage_whole(files)
 
     def prepare(self, name: str, manifest: Manifest) -> list[bool]:
         self._may_fail("prepare")

@@ -422,19 +422,12 @@ class MemoryDisk:
                 raise FileChangedError(f"“{place.path}” is shorter.")
             return data
 
-    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
-        with self._lock:
-            self._begin("stage")
-            for name, size, pieces in files:
-                self._check("stage", name)
-                staged = self._staging(name, size)
-                for offset, data in pieces:
-                    if offset < 0 or offset + len(data) > size:
-                        raise ValueError("a piece lies outside of its file")
-                    staged[offset : offset + len(data)] = data
-
     def stage_whole(self, files: Sequence[Whole]) -> None:
-        self.stage([(name, len(data), [(0, data)] if data else []) for name, data, _ in files])
+        with self._lock:
+            self._begin("stage_whole")
+            for name, data, _ in files:
+                self._check("stage_whole", name)
+                self._staged[name] = bytearray(data)
 
     def _staging(self, name: str, size: int) -> bytearray:
         if len(self._staged.get(name, b"")) != size or name not in self._staged:

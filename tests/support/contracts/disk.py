@@ -32,6 +32,7 @@ from tests.support.steps import (
     place,
     rel,
     seen,
+    stage,
     step,
     walked,
 )
@@ -287,8 +288,9 @@ class DiskContract:
     def test_staged_pieces_are_not_seen_and_make_up_the_file(self, world: World) -> None:
         data = bytes_of(3, BIG)
         sent = file(data)
-        world.disk.stage([("c-1", BIG, [(100, data[100:])])])
-        world.disk.stage([("c-1", BIG, [(0, data[:100])])])
+        world.disk.prepare("c-1", manifest(data))
+        world.disk.stage_pieces("c-1", [(100, data[100:])])
+        world.disk.stage_pieces("c-1", [(0, data[:100])])
 
         assert world.tree() == {}
         assert walked(world.disk, {}) == ([], [], [])
@@ -311,8 +313,9 @@ class DiskContract:
         assert world.disk.prepare("c-1", chunks) == [True] * 3
 
     def test_a_staging_file_of_another_size_begins_anew(self, world: World) -> None:
-        world.disk.stage([("c-1", 5, [(0, b"abcde")])])
-        world.disk.stage([("c-1", 3, [(0, b"xy")])])
+        stage(world.disk, "c-1", b"abcde")
+        world.disk.prepare("c-1", manifest(b"xyz"))
+        world.disk.stage_pieces("c-1", [(0, b"xy")])
         assert world.disk.prepare("c-1", manifest(b"xy", b"\0")) == [True, True]
         assert world.disk.prepare("c-1", manifest(b"xy", b"zz")) == [False, False]
 
@@ -357,7 +360,8 @@ class DiskContract:
         assert world.disk.staged_names() == []
 
     def test_staging_files_can_be_dropped(self, world: World) -> None:
-        world.disk.stage([("s-1", 1, [(0, b"1")]), ("s-2", 0, [])])
+        stage(world.disk, "s-1", b"1")
+        stage(world.disk, "s-2", b"")
         world.disk.unstage(["s-1", "s-3"])
         assert world.disk.staged_names() == ["s-2"]
 
@@ -553,7 +557,7 @@ class DiskContract:
             lambda: world.disk.look([rel("file")]),
             lambda: world.disk.hash_file(rel("file")),
             lambda: world.disk.read(Place(rel("file"), 0, 1)),
-            lambda: world.disk.stage([("s-9", 0, [])]),
+            lambda: stage(world.disk, "s-9", b""),
             lambda: world.disk.commit(steps),
         ):
             with pytest.raises(RootUnavailableError):
