@@ -32,6 +32,8 @@ class SimulatedDisk(MemoryDisk):
         """May raise CrashError."""
         self.before_step: Callable[[Step], None] = lambda _: None
         """The user's moment, between the system calls of a commit."""
+        self.before_part: Callable[[], None] = lambda: None
+        """Likewise, between the parts of a walk."""
         self.on_placed: Callable[[RelPath, bytes], None] = lambda _path, _data: None
         self.on_own_change: Callable[[set[RelPath]], None] = lambda _: None
         self.is_full = False
@@ -88,6 +90,8 @@ class SimulatedDisk(MemoryDisk):
     @contextlib.contextmanager
     def _part(self, *, begins: bool) -> Iterator[None]:
         self._may_fail("walk")
+        if not begins:
+            self.before_part()
         with super()._part(begins=begins):
             yield
 
