@@ -108,10 +108,6 @@ class LocalDisk:
 
     # --- staging -----------------------------------------------------------------------------
 
-    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
-        with self._tree() as tree:
-            staging.stage(tree, files)
-
     def stage_whole(self, files: Sequence[Whole]) -> None:
         with self._tree() as tree:
             staging.stage_whole(tree, files)

@@ -43,17 +43,6 @@ def staging_area(tree: Tree) -> int:
     return tree.keep(STAGING_AREA)
 
 
-def stage(tree: Tree, files: Iterable[tuple[str, int, Pieces]]) -> None:
-    area = staging_area(tree)
-    for name, size, pieces in files:
-        with _opened(tree.system, area, name, size) as (file, _):
-            for offset, data in pieces:
-                if offset < 0 or offset + len(data) > size:
-                    raise ValueError("a piece lies outside of its file")
-                write_all(tree.system, file, data, offset)
-                failpoints.reach("staging.piece-written")
-
-
 def prepare(tree: Tree, name: str, manifest: Manifest) -> list[bool]:
     size = sum(chunk.size for chunk in manifest)
     zeros = holes(manifest)

@@ -157,12 +157,9 @@ class Disk(Protocol):
         """Whether a program has the file open for writing, as far as the system tells: then its
         bytes may change before its times do."""
 
-    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
-        """Write (offset, bytes) pieces into staging files (name, final size, pieces), made and
-        sized on first use. Names match [0-9a-z-]{1,80}."""
-
     def stage_whole(self, files: Sequence[Whole]) -> None:
-        """Write new staging files at once, with the metadata that they are to be placed with."""
+        """Write staging files at once, with the metadata that they are to be placed with. Names of
+        staging files match [0-9a-z-]{1,80}."""
 
     def prepare(self, name: str, manifest: Manifest) -> list[bool]:
         """Make the staging file of these chunks if there is none of their size, with room for all

@@ -16,7 +16,7 @@ from p2psync.engine.packing import Packing
 from p2psync.protocol.messages import ChunkReply, ChunkRequest
 from tests.support.devices import Device, Lab
 from tests.support.memory_disk import chunked
-from tests.support.steps import file
+from tests.support.steps import file, stage
 
 BIG = random.Random(1).randbytes(2 * 1024 * 1024)
 OTHER_BIG = BIG[:700_000] + b"an insertion" + BIG[700_000:]
@@ -135,7 +135,7 @@ async def test_a_file_that_cannot_be_staged_keeps_no_other_from_it(
     ada: Device, bob: Device
 ) -> None:
     await hold(bob, one=b"1", two=b"2", three=b"3")
-    ada.disk.fail("stage", "s-2")
+    ada.disk.fail("stage_whole", "s-2")
     wanted = [small(name, data, bob) for name, data in (("a", b"1"), ("b", b"2"), ("c", b"3"))]
     outcomes = await ada.contents.stage_small(wanted)
     assert sorted(type(each).__name__ for each in outcomes.values()) == [
@@ -147,14 +147,16 @@ async def test_a_file_that_cannot_be_staged_keeps_no_other_from_it(
 
 async def test_names_left_by_an_earlier_process_are_dropped_first(ada: Device) -> None:
     await hold(ada, one=b"1")
-    ada.disk.stage([("s-1", 3, []), ("c-1", 3, [])])
+    for name in ("s-1", "c-1"):
+        stage(ada.disk, name, bytes(3))
     await ada.contents.stage_small([small("a", b"1")])
     assert ada.disk.staged_names() == ["c-1", "s-1"]
     assert ada.disk.staged_bytes("s-1") == b"1"
 
 
 async def test_what_was_not_placed_is_dropped_but_for_large_files(ada: Device) -> None:
-    ada.disk.stage([("s-1", 3, []), ("c-1", 3, [])])
+    for name in ("s-1", "c-1"):
+        stage(ada.disk, name, bytes(3))
     await ada.contents.drop([Staged("s-1", None), Staged("c-1", None)])
     assert ada.disk.staged_names() == ["c-1"]
 

@@ -628,7 +628,7 @@ async def test_a_full_disk_is_told_and_it_is_tried_again(
 ) -> None:
     ada, bob = pair
     ada.disk.rot("plan")
-    ada.disk.fail("stage", "", errno.ENOSPC)
+    ada.disk.fail("stage_whole", "", errno.ENOSPC)
     await verdict_on(ada)
     await ada.work()
     assert [(each.path, each.reason) for each in ada.problems.listed()] == [
@@ -763,7 +763,7 @@ async def test_a_new_time_from_a_peer_comes_with_the_right_bytes(
     ada, bob = pair
     ada.disk.rot("plan")
     await verdict_on(ada)
-    ada.disk.fail("stage", "", errno.ENOSPC)
+    ada.disk.fail("stage_whole", "", errno.ENOSPC)
     lab.clock.advance(1)
     bob.disk.write("plan", "as it was written")
     for _ in range(3):

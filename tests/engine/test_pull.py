@@ -14,6 +14,7 @@ from p2psync.engine.content import FileWanted, Staged
 from p2psync.engine.local import Brakes
 from p2psync.ports import Cursor, RootUnavailableError, Wanted
 from tests.support.devices import Device, Lab, conflicts, device_id
+from tests.support.steps import stage
 
 BOB = device_id("bob")
 CYD = device_id("cyd")
@@ -377,12 +378,12 @@ async def test_what_was_to_go_on_without_a_loser_may_be_withdrawn(ada: Device) -
     await offer(ada, CYD, ("it", nowhere(3, stamp=5)))
     stage_small = ada.contents.stage_small
 
-    async def stage(files: Sequence[FileWanted]) -> dict[RelPath, Staged | OSError]:
+    async def stage_and_forget(files: Sequence[FileWanted]) -> dict[RelPath, Staged | OSError]:
         outcomes = await stage_small(files)
         await ada.index.forget_peer(BOB)
         return outcomes
 
-    ada.contents.stage_small = stage  # type: ignore[method-assign]
+    ada.contents.stage_small = stage_and_forget  # type: ignore[method-assign]
     await pull(ada)
     assert await wanted(ada) == ["it"]
 
@@ -527,7 +528,7 @@ async def test_a_full_disk_is_told_and_tried_again(lab: Lab) -> None:
     ada.disk.write("large", bytes(300_000))
     ada.disk.link("to", "x")
     lab.connect(ada, bob)
-    for method in ("stage", "prepare"):
+    for method in ("stage_whole", "prepare"):
         bob.disk.fail(method, "", errno.ENOSPC)
     await ada.work()
     async with asyncio.timeout(5):
@@ -575,7 +576,7 @@ async def test_a_problem_goes_when_nothing_is_wanted_there_any_more(lab: Lab, ad
 
 async def test_leftovers_of_a_crash_are_not_taken_for_content(lab: Lab) -> None:
     ada, bob = devices = await lab.devices("ada bob")
-    bob.disk.stage([("s-1", 1, [(0, b"9")])])
+    stage(bob.disk, "s-1", b"9")
     ada.disk.write("it", "1")
     lab.connect(ada, bob)
     assert await lab.converge(devices) == {"it": b"1"}

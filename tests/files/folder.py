@@ -38,6 +38,9 @@ class Folder:
         else:
             place.unlink()
 
+    def rename(self, old: str, new: str) -> None:
+        (self.root / old).rename(self.root / new)
+
     def make_executable(self, path: str) -> None:
         (self.root / path).chmod(0o755)
 

@@ -42,7 +42,7 @@ CHANGES = frozenset(
         "write",
         "truncate",
         "allocate",
-        "copy_range",
+        "clone_range",
         "rename",
         "rename_flagged",
         "link",
@@ -59,8 +59,15 @@ CHANGES = frozenset(
 )
 
 
+def _check_are_calls(*names: str) -> None:
+    """Else a test whose call was renamed would go on to pass, without what it is about."""
+    unknown = [name for name in names if name not in vars(System)]
+    assert not unknown, f"System has no {unknown}"
+
+
 def once(call: str, action: Callable[[], None], *, skip: int = 0) -> Before:
     """Do `action` at the call of that name after `skip` others."""
+    _check_are_calls(call)
     left = [skip]
 
     def hook(name: str, _args: tuple[Any, ...]) -> None:
@@ -76,6 +83,7 @@ def fails(
     call: str, number: int, *, only: Callable[[tuple[Any, ...]], bool] | None = None
 ) -> Before:
     """Each call of that name fails with that errno."""
+    _check_are_calls(call)
 
     def hook(name: str, args: tuple[Any, ...]) -> None:
         if name == call and (only is None or only(args)):
@@ -86,6 +94,7 @@ def fails(
 
 def lacks(*calls: str) -> Before:
     """The file system does not have these calls."""
+    _check_are_calls(*calls)
 
     def hook(name: str, _args: tuple[Any, ...]) -> None:
         if name in calls:

@@ -11,7 +11,7 @@ from p2psync.files.syscalls import System
 from p2psync.ports import RootUnavailableError
 from tests.files.folder import TOKEN, Folder, disk_at, tree_of
 from tests.files.interposed import CHANGES, InterposedSystem, fails
-from tests.support.steps import TOMBSTONE, apply, file, place
+from tests.support.steps import TOMBSTONE, apply, file, place, stage
 
 
 def test_a_directory_is_marked_and_gets_what_a_folder_needs(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_removed_folder_keeps_its_files_and_its_trash(folder: Folder) -> None:
 
 
 def test_a_removed_folder_leaves_nothing_of_ours_if_its_trash_is_empty(folder: Folder) -> None:
-    folder.disk.stage([("s-1", 1, [(0, b"1")])])
+    stage(folder.disk, "s-1", b"1")
     release_root(folder.root, TOKEN)
     assert os.listdir(folder.root) == []
 

@@ -25,6 +25,7 @@ from tests.support.steps import (
     place,
     rel,
     seen,
+    stage,
     step,
     walked,
 )
@@ -249,7 +250,7 @@ def test_a_directory_swapped_for_a_link_at_any_moment_leads_nowhere(
 class TestWithoutRenameFlags(DiskContract):
     @pytest.fixture
     def world(self, tmp_path: Path) -> Folder:
-        lacking = lacks("rename_flagged", "sync_file_system", "allocate", "copy_range")
+        lacking = lacks("rename_flagged", "sync_file_system", "allocate", "clone_range")
         return make_folder(tmp_path / "folder", InterposedSystem(lacking))
 
 
@@ -402,7 +403,7 @@ def test_a_link_target_that_no_system_takes_fails_with_a_reason(folder: Folder) 
 
 def test_a_staging_file_of_the_wrong_size_is_never_placed(folder: Folder) -> None:
     change = step(folder.disk, "it", file(b"new"))
-    folder.disk.stage([("s-1", 2, [(0, b"ne")])])
+    stage(folder.disk, "s-1", b"ne")
     assert commit_one(folder, change) is Outcome.FAILED
     assert folder.tree() == {}
 
@@ -420,9 +421,10 @@ def _raise(number: int) -> Callable[[], None]:
 def test_data_and_metadata_are_durable_before_a_name_appears_and_names_before_the_return(
     folder: Folder, system: InterposedSystem
 ) -> None:
+    change = step(folder.disk, "it", file(b"new"))
     calls: list[str] = []
     system.before = lambda name, _args: calls.append(name)
-    folder.disk.commit([step(folder.disk, "it", file(b"new"))])
+    folder.disk.commit([change])
 
     order = [name for name in calls if name in ("set_mtime", "set_mode", "fsync", "rename_flagged")]
     assert order == ["set_mode", "set_mtime", "fsync", "rename_flagged", "fsync"]

@@ -1,16 +1,38 @@
 """Killed at any instant: each path holds the old or the new, whole, and nothing is lost."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from p2psync.core.entry import Fingerprint
-from p2psync.ports import Disk, Step
+from p2psync.files.syscalls import System
+from p2psync.ports import Disk, Place, Step
 from tests.files.folder import Folder, make_folder
-from tests.files.interposed import InterposedSystem, KilledError, killed_at, lacks
-from tests.support.contracts.disk import Node
-from tests.support.steps import DIRECTORY, TOMBSTONE, file, link, metadata, place, seen, step
+from tests.files.interposed import (
+    CHANGES,
+    InterposedSystem,
+    KilledError,
+    fails,
+    killed_at,
+    lacks,
+    once,
+)
+from tests.support.contracts.disk import Node, bytes_of, manifest
+from tests.support.steps import (
+    DIRECTORY,
+    TOMBSTONE,
+    file,
+    link,
+    metadata,
+    place,
+    rel,
+    seen,
+    stage,
+    step,
+)
 
 MOST_CALLS = 60
 """More than any commit here makes."""
@@ -114,15 +136,76 @@ def _both(
     return hook
 
 
+def _told_to(names: list[str]) -> Callable[[str, tuple[object, ...]], None]:
+    return lambda name, _: names.append(name)
+
+
 def test_staging_that_is_killed_shows_nothing(tmp_path: Path) -> None:
-    for count in range(8):
+    for count in range(12):
         folder = make_folder(tmp_path / f"{count}")
         hook, was_killed = killed_at(count)
         try:
-            folder.reopen(InterposedSystem(hook)).stage([("s-1", 4, [(0, b"12"), (2, b"34")])])
+            disk = folder.reopen(InterposedSystem(hook))
+            stage(disk, "s-1", b"1234")
+            disk.prepare("c-1", manifest(b"12", b"34"))
+            disk.stage_pieces("c-1", [(0, b"12"), (2, b"34")])
         except KilledError:
             assert was_killed()
         assert folder.tree() == {}
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_copy_that_is_killed_is_not_taken_for_more_than_it_brought(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shares: bool
+) -> None:
+    def clone(source: int, target: int, count: int, offsets: tuple[int, int]) -> None:
+        if not shares:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        os.pwrite(target, os.pread(source, count, offsets[0]), offsets[1])
+
+    monkeypatch.setattr(System, "clone_range", staticmethod(clone))
+    pieces = [bytes_of(seed, 5000) for seed in range(3)]
+    chunks = manifest(*pieces)
+    killed_before: list[str] = []
+    brought: list[list[bool]] = []
+    for count in range(10):
+        folder = make_folder(tmp_path / f"{count}")
+        folder.write("file", b"".join(pieces))
+        folder.disk.prepare("c-1", chunks)
+        hook, was_killed = killed_at(count)
+        called: list[str] = []
+        try:
+            folder.reopen(InterposedSystem(_both(_told_to(called), hook))).stage_copy(
+                "c-1", 0, chunks, Place(rel("file"), 0, 15_000)
+            )
+        except KilledError:
+            killed_before.append([name for name in called if name in CHANGES][count])
+        else:
+            assert not was_killed()
+            break
+        brought.append(folder.reopen().prepare("c-1", chunks))
+        staged = (folder.root / ".p2psync/tmp/c-1").read_bytes()
+        at = range(0, 15_000, 5000)
+        assert brought[-1] == [
+            staged[i : i + 5000] == piece for i, piece in zip(at, pieces, strict=True)
+        ]
+        assert folder.tree() == {"file": b"".join(pieces)}
+
+    assert "clone_range" in killed_before
+    assert brought[0] == [False] * 3
+
+
+def test_crashes_are_played_before_calls_that_there_are() -> None:
+    assert {name for name in CHANGES if name not in vars(System)} == set()
+
+
+def test_no_test_can_be_about_a_call_that_there_is_not() -> None:
+    with pytest.raises(AssertionError, match="System has no"):
+        lacks("sync_file_system", "copy_range")
+    with pytest.raises(AssertionError, match="System has no"):
+        fails("copy_range", errno.EIO)
+    with pytest.raises(AssertionError, match="System has no"):
+        once("copy_range", lambda: None)
 
 
 def test_what_was_displaced_at_a_crash_is_in_the_trash_after_the_next_start(
@@ -142,9 +225,9 @@ def test_what_was_displaced_at_a_crash_is_in_the_trash_after_the_next_start(
 
 def test_a_staging_file_that_is_also_a_users_is_not_written_to(folder: Folder) -> None:
     """A crash between the link that places and the unlink leaves both names."""
-    folder.disk.stage([("s-1", 3, [(0, b"old")])])
+    stage(folder.disk, "s-1", b"old")
     (folder.root / "it").hardlink_to(folder.root / ".p2psync/tmp/s-1")
 
-    folder.disk.stage([("s-1", 3, [(0, b"new")])])
+    stage(folder.disk, "s-1", b"new")
 
     assert folder.tree() == {"it": b"old"}

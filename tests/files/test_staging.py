@@ -12,7 +12,7 @@ from p2psync.files.syscalls import System
 from p2psync.ports import Place, Whole
 from tests.files.folder import Folder, make_folder
 from tests.files.interposed import InterposedSystem, fails
-from tests.support.steps import file, rel, walked
+from tests.support.steps import file, rel, stage, walked
 
 MIB = 1024 * 1024
 
@@ -128,12 +128,7 @@ def test_where_room_cannot_be_reserved_it_is_written_to_all_the_same(
 @pytest.mark.parametrize("name", ["", "a/b", "..", "A", "displaced-20300317T174640-1", "x" * 81])
 def test_names_of_another_form_are_refused(folder: Folder, name: str) -> None:
     with pytest.raises(ValueError):
-        folder.disk.stage([(name, 0, [])])
-
-
-def test_a_piece_outside_of_its_file_is_refused(folder: Folder) -> None:
-    with pytest.raises(ValueError):
-        folder.disk.stage([("s-1", 3, [(1, b"abc")])])
+        stage(folder.disk, name, b"")
 
 
 # --- copies ---------------------------------------------------------------------------------------
@@ -267,7 +262,7 @@ def test_what_a_bad_disk_does_not_give_is_not_staged_and_the_rest_is(
 
 def test_the_staging_directory_is_made_anew_when_someone_removed_it(folder: Folder) -> None:
     folder.remove(".p2psync/tmp")
-    folder.disk.stage([("s-1", 1, [(0, b"1")])])
+    stage(folder.disk, "s-1", b"1")
     assert folder.disk.staged_names() == ["s-1"]
 
 
@@ -277,7 +272,7 @@ def test_a_staging_directory_that_is_a_link_leads_nowhere(tmp_path: Path, folder
     folder.remove(".p2psync/tmp")
     folder.link(".p2psync/tmp", str(outside))
     with pytest.raises(OSError):
-        folder.disk.stage([("s-1", 1, [(0, b"1")])])
+        stage(folder.disk, "s-1", b"1")
     assert list(outside.iterdir()) == []
 
 
@@ -300,7 +295,7 @@ def test_a_users_file_is_never_taken_for_one_of_ours_by_its_name(folder: Folder)
             folder.write(path, b"mine")
             os.utime(folder.root / path, ns=(1, 1))
     before = folder.tree()
-    folder.disk.stage([("s-1", 1, [(0, b"1")])])
+    stage(folder.disk, "s-1", b"1")
 
     disk = folder.reopen(max_bytes=1)
     disk.unstage([*disk.staged_names(), *LOOK_LIKE_OURS[:2]])

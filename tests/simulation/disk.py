@@ -4,12 +4,12 @@ import contextlib
 import errno
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from p2psync.core.entry import Chunk, Fingerprint, Kind, Manifest
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Action, Hashed, Known, Outcome, Place, Result, Seen, Step, Walk
+from p2psync.ports import Action, Hashed, Outcome, Place, Result, Seen, Step, Whole
 from tests.simulation.loop import CrashError
 from tests.support.memory_disk import MemoryDisk, _Node
 
@@ -32,6 +32,8 @@ class SimulatedDisk(MemoryDisk):
         """May raise CrashError."""
         self.before_step: Callable[[Step], None] = lambda _: None
         """The user's moment, between the system calls of a commit."""
+        self.before_part: Callable[[], None] = lambda: None
+        """Likewise, between the parts of a walk."""
         self.on_placed: Callable[[RelPath, bytes], None] = lambda _path, _data: None
         self.on_own_change: Callable[[set[RelPath]], None] = lambda _: None
         self.is_full = False
@@ -85,9 +87,13 @@ class SimulatedDisk(MemoryDisk):
 
     # --- Disk --------------------------------------------------------------------------------
 
-    def walk_part(self, pairs: Known, under: RelPath | None, after: str, upto: str | None) -> Walk:
+    @contextlib.contextmanager
+    def _part(self, *, begins: bool) -> Iterator[None]:
         self._may_fail("walk")
-        return super().walk_part(pairs, under, after, upto)
+        if not begins:
+            self.before_part()
+        with super()._part(begins=begins):
+            yield
 
     def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
         self.on_call("look")
@@ -101,10 +107,10 @@ class SimulatedDisk(MemoryDisk):
         self._may_fail("read", place.path)
         return super().read(place, fresh=fresh)
 
-    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
-        self._may_fail("stage")
+    def stage_whole(self, files: Sequence[Whole]) -> None:
+        self._may_fail("stage_whole")
         self._room()
-        super().stage(files)
+        super().stage_whole(files)
 
     def prepare(self, name: str, manifest: Manifest) -> list[bool]:
         self._may_fail("prepare")

@@ -295,6 +295,7 @@ class Faults:
             device.disk.mend()
             device.disk.root_is_lost = False
             device.disk.before_step = lambda _: None
+            device.disk.before_part = lambda: None
             device.events_lost = 0.0
         for ids in list(self._world.network.apart):
             self._world.network.join(ids)

@@ -30,6 +30,8 @@ NAMES_OF_DEVICES = ("ada", "bob", "cyd", "dan", "eve", "fay", "gil", "hal")
 _LONGEST_S = 900.0
 """From when all is put right until everything must be at rest."""
 _POLL_S = 0.7
+_ACTS_BETWEEN_PARTS = 0.5
+"""The share of the parts of walks, which are few, between which a user acts who interferes."""
 _PATIENCE_S = 100.0
 """Then people put back from a backup what no device has any more."""
 
@@ -150,6 +152,7 @@ class _Schedule:
                 device.clock.ahead_ns = self._source.choice((-1, 0, 1)) * mix.skew_ns
             if mix.interference:
                 device.disk.before_step = self._interferer(device)
+                device.disk.before_part = self._interferer_with_walks(device)
             world.devices.append(device)
         _pair(world.devices)
         reachable = edges(mix)
@@ -175,6 +178,14 @@ class _Schedule:
             if self._source.random() < self._mix.interference:
                 self._trace.count("interferences", device.name)
                 self._user.interfere(device, step)
+
+        return interfere
+
+    def _interferer_with_walks(self, device: Device) -> Callable[[], None]:
+        def interfere() -> None:
+            if self._source.random() < _ACTS_BETWEEN_PARTS:
+                self._trace.count("interferences", device.name)
+                self._user.act(device)
 
         return interfere
 

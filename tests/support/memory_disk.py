@@ -1,10 +1,12 @@
 """A folder in memory, and its user who works on it behind the disk's back."""
 
+import contextlib
 import errno
+import heapq
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -13,7 +15,7 @@ import blake3
 from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk, Fingerprint, Kind, Manifest
 from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest, offsets_of
-from p2psync.core.relpath import RelPath, parent
+from p2psync.core.relpath import RelPath, ancestors, parent
 from p2psync.files.chunker import cut
 from p2psync.ports import (
     Action,
@@ -50,27 +52,119 @@ class _Node:
     executable: bool = False
 
 
+@dataclass
+class _Listed:
+    """A directory that is being gone through."""
+
+    inode: int
+    """As a handle, it is of the directory wherever that goes; 0: the top."""
+    prefix: str
+    places: list[str]
+    """Names that it had when it was entered, and with a slash those of directories among them that
+    are to be entered; a heap."""
+    found: dict[str, int]
+    """Inodes of those."""
+
+
 class _Walking:
-    """`ports.Walking`."""
+    """`ports.Walking`, with what a real walk does not see: what was made in a directory after that
+    was listed."""
 
     def __init__(self, disk: "MemoryDisk", under: RelPath | None) -> None:
         self.is_behind = False
         self._disk = disk
         self._under = under
-        self._after = ""
+        self._is_begun = False
+        self._where: dict[int, str] = {}
+        """Of the handles, during a part."""
+        self._open: list[_Listed] = []
+        """From the top to where the walk is."""
+        self._at = 0
+        """How much of what is known is used up, when behind."""
+        self._blind: set[str] = set()
+        """What vanished after it was listed: left to the next walk, with all below."""
 
     def go_on(self, known: Known, *, last: bool) -> Walk:
-        left = [pair for pair in known if pair[0] > self._after]
-        upto = None if last else known[-1][0]
-        changed, missing, problems = self._disk.walk_part(left, self._under, self._after, upto)
-        self.is_behind = len(changed) > MOST_CHANGED
-        self._after = changed[MOST_CHANGED - 1].path if self.is_behind else upto or ""
-        if self.is_behind:
-            missing = [path for path in missing if path <= self._after]
-        return Walk(changed[:MOST_CHANGED], missing, problems)
+        with self._disk._part(begins=not self._is_begun):
+            self._where = self._disk._directories()
+            if not self._is_begun:
+                self._begin()
+            return self._go_on(known, last=last)
 
     def close(self) -> None:
         pass
+
+    def _begin(self) -> None:
+        self._is_begun = True
+        if self._under is None:
+            self._enter(0, "")
+        elif self._disk._find(self._under) is not None:
+            above = parent(self._under)
+            node = None if above is None else self._disk._find(above)
+            prefix = "" if above is None else f"{above}/"
+            name = self._under.removeprefix(prefix)
+            self._open.append(_Listed(0 if node is None else node.inode, prefix, [name], {}))
+
+    def _enter(self, inode: int, prefix: str) -> None:
+        names = self._disk._names_below(self._where[inode])
+        self._open.append(_Listed(inode, prefix, names, {}))
+
+    def _go_on(self, known: Known, *, last: bool) -> Walk:
+        changed: list[Seen] = []
+        missing: list[RelPath] = []
+        at = self._at
+        while self._open and len(changed) < MOST_CHANGED:
+            here = self._open[-1]
+            if not here.places:
+                self._open.pop()
+                continue
+            path = RelPath(here.prefix + here.places[0])
+            while at < len(known) and known[at][0] < path:
+                missing += self._gone(known[at][0])
+                at += 1
+            if at == len(known) and not last:
+                break
+            place = heapq.heappop(here.places)
+            if place.endswith("/"):
+                self._descend(here, place[:-1])
+                continue
+            mark = None
+            if at < len(known) and known[at][0] == path:
+                mark = known[at][1]
+                at += 1
+            if (found := self._look(here, place)) is not None:
+                seen = self._disk._seen(path, found)
+                if mark is None or not mark.unchanged(seen.fingerprint):
+                    changed.append(seen)
+        self.is_behind = bool(self._open) and (at < len(known) or last)
+        self._at = at if self.is_behind else 0
+        if not self._open:
+            for path, _ in known[at:]:
+                missing += self._gone(path)
+        return Walk(changed, missing, [])
+
+    def _look(self, here: _Listed, name: str) -> _Node | None:
+        node = self._node(here, name)
+        if node is None:
+            self._blind.add(here.prefix + name)
+        elif node.kind == Kind.DIRECTORY:
+            here.found[name] = node.inode
+            heapq.heappush(here.places, f"{name}/")
+        return node
+
+    def _descend(self, here: _Listed, name: str) -> None:
+        node = self._node(here, name)
+        if node is None or node.kind != Kind.DIRECTORY or node.inode != here.found[name]:
+            self._blind.add(here.prefix + name)
+        else:
+            self._enter(node.inode, f"{here.prefix}{name}/")
+
+    def _node(self, here: _Listed, name: str) -> _Node | None:
+        where = self._where.get(here.inode)
+        return None if where is None else self._disk._find(RelPath(where + name))
+
+    def _gone(self, path: RelPath) -> list[RelPath]:
+        return [] if self._blind.intersection([*ancestors(path), path]) else [path]
 
 
 class MemoryDisk:
@@ -110,13 +204,16 @@ class MemoryDisk:
         self.root_is_lost = True
 
     def _begin(self, method: str) -> None:
+        self._called(method)
+        if self.root_is_lost:
+            raise RootUnavailableError("The directory is gone.")
+        self._check(method, "")
+
+    def _called(self, method: str) -> None:
         self.calls.append(method)
         acts, self._interventions[method] = self._interventions[method], []
         for act in acts:
             act()
-        if self.root_is_lost:
-            raise RootUnavailableError("The directory is gone.")
-        self._check(method, "")
 
     def _check(self, method: str, path: str) -> None:
         if (error := self._errors.get((method, path))) is not None:
@@ -175,8 +272,9 @@ class MemoryDisk:
         with self._lock:
             for each in self._at_and_below(RelPath(old)):
                 node = self._nodes.pop(each)
-                moved = replace(node, ctime_ns=self._time())
-                self._nodes[RelPath(new + each.removeprefix(old))] = moved
+                if each == old:
+                    node = replace(node, ctime_ns=self._time())
+                self._nodes[RelPath(new + each.removeprefix(old))] = node
 
     def make_executable(self, path: str) -> None:
         with self._lock:
@@ -255,25 +353,32 @@ class MemoryDisk:
     def walk(self, under: RelPath | None = None) -> Walking:
         return _Walking(self, under)
 
-    def walk_part(self, pairs: Known, under: RelPath | None, after: str, upto: str | None) -> Walk:
-        """What is beyond `after`, up to `upto` (None: to the end)."""
+    @contextlib.contextmanager
+    def _part(self, *, begins: bool) -> Iterator[None]:
+        """A part of a walk, during which nobody changes anything. The first looks at the root,
+        which the others have open."""
         with self._lock:
-            self._begin("walk")
-            known = dict(pairs)
-            paths = self._nodes if under is None else self._at_and_below(under)
-            there = {
-                path: node
-                for path in paths
-                if path > after
-                and (upto is None or path <= upto)
-                and (node := self._find(path)) is not None
-            }
-            changed = [
-                self._seen(path, node)
-                for path, node in sorted(there.items())
-                if (mark := known.get(path)) is None or not mark.unchanged(self._mark(node))
-            ]
-            return Walk(changed, sorted(known.keys() - there.keys()), [])
+            if begins:
+                self._begin("walk")
+            else:
+                self._called("walk")
+                self._check("walk", "")
+            yield
+
+    def _directories(self) -> dict[int, str]:
+        """By their inodes, where what is in them is now; 0: the top."""
+        return {0: ""} | {
+            node.inode: f"{path}/"
+            for path, node in self._nodes.items()
+            if node.kind == Kind.DIRECTORY and self._find(path) is not None
+        }
+
+    def _names_below(self, prefix: str) -> list[str]:
+        """Of what a directory holds, in order."""
+        names = (path.removeprefix(prefix) for path in self._nodes if path.startswith(prefix))
+        return sorted(
+            name for name in names if "/" not in name and self._find(RelPath(prefix + name))
+        )
 
     def look(self, paths: Sequence[RelPath]) -> dict[RelPath, Seen | None]:
         with self._lock:
@@ -317,19 +422,12 @@ class MemoryDisk:
                 raise FileChangedError(f"“{place.path}” is shorter.")
             return data
 
-    def stage(self, files: Sequence[tuple[str, int, Sequence[tuple[int, bytes]]]]) -> None:
-        with self._lock:
-            self._begin("stage")
-            for name, size, pieces in files:
-                self._check("stage", name)
-                staged = self._staging(name, size)
-                for offset, data in pieces:
-                    if offset < 0 or offset + len(data) > size:
-                        raise ValueError("a piece lies outside of its file")
-                    staged[offset : offset + len(data)] = data
-
     def stage_whole(self, files: Sequence[Whole]) -> None:
-        self.stage([(name, len(data), [(0, data)] if data else []) for name, data, _ in files])
+        with self._lock:
+            self._begin("stage_whole")
+            for name, data, _ in files:
+                self._check("stage_whole", name)
+                self._staged[name] = bytearray(data)
 
     def _staging(self, name: str, size: int) -> bytearray:
         if len(self._staged.get(name, b"")) != size or name not in self._staged:

@@ -1,6 +1,7 @@
 """What every `Disk` must do. Inherit `DiskContract` and give it a fixture `world`."""
 
 import random
+from contextlib import closing
 from typing import Protocol
 
 import blake3
@@ -31,6 +32,7 @@ from tests.support.steps import (
     place,
     rel,
     seen,
+    stage,
     step,
     walked,
 )
@@ -54,6 +56,7 @@ class World(Protocol):
     def remove(self, path: str) -> None:
         """A file, a symlink, or a directory with all it holds."""
 
+    def rename(self, old: str, new: str) -> None: ...
     def make_executable(self, path: str) -> None: ...
     def tree(self) -> dict[str, Node]:
         """All that people see."""
@@ -162,6 +165,66 @@ class DiskContract:
 
         assert walked(world.disk, known, rel("a")).missing == ["a", "a/one"]
 
+    def test_what_was_made_and_recorded_since_its_directory_was_listed_is_told_as_missing(
+        self, world: World
+    ) -> None:
+        for name in ("a", "c"):
+            world.write(name, b"1")
+        known = sorted(settled(world.disk).items())
+
+        with closing(world.disk.walk()) as walking:
+            assert walking.go_on(known[:1], last=False) == ([], [], [])
+            world.write("b", b"1")
+            rest = sorted(settled(world.disk).items())[1:]
+            assert walking.go_on(rest, last=True) == ([], ["b"], [])
+
+    def test_what_vanished_since_it_was_listed_is_left_to_the_next_walk_with_all_below(
+        self, world: World
+    ) -> None:
+        world.write("a", b"1")
+        world.make_directory("d")
+        world.write("d/one", b"1")
+        world.write("e", b"1")
+        known = sorted(settled(world.disk).items())
+
+        with closing(world.disk.walk()) as walking:
+            walking.go_on(known[:1], last=False)
+            world.remove("d")
+            world.remove("e")
+            assert walking.go_on(known[1:], last=True) == ([], [], [])
+        assert walked(world.disk, dict(known)).missing == ["d", "d/one", "e"]
+
+    def test_a_directory_that_is_being_walked_is_gone_through_to_its_end_wherever_it_moves(
+        self, world: World
+    ) -> None:
+        world.make_directory("d")
+        for name in ("d/one", "d/three", "d/two"):
+            world.write(name, b"1")
+        known = sorted(settled(world.disk).items())
+
+        with closing(world.disk.walk()) as walking:
+            walking.go_on(known[:2], last=False)
+            world.rename("d", "moved")
+            world.make_directory("d")
+            world.write("moved/two", b"an edit")
+            walk = walking.go_on(known[2:], last=True)
+        assert [item.path for item in walk.changed] == ["d/two"]
+        assert (walk.missing, walk.problems) == ([], [])
+
+    def test_a_directory_that_took_the_place_of_one_that_was_seen_is_left_to_the_next_walk(
+        self, world: World
+    ) -> None:
+        world.make_directory("d")
+        world.write("d/one", b"1")
+        known = sorted(settled(world.disk).items())
+
+        with closing(world.disk.walk()) as walking:
+            walking.go_on(known[:1], last=False)
+            world.rename("d", "moved")
+            world.make_directory("d")
+            world.write("d/two", b"2")
+            assert walking.go_on(known[1:], last=True) == ([], [], [])
+
     def test_looking_tells_what_is_there_and_what_is_not(self, world: World) -> None:
         world.write("file", b"123")
         world.link("to", "file")
@@ -225,8 +288,9 @@ class DiskContract:
     def test_staged_pieces_are_not_seen_and_make_up_the_file(self, world: World) -> None:
         data = bytes_of(3, BIG)
         sent = file(data)
-        world.disk.stage([("c-1", BIG, [(100, data[100:])])])
-        world.disk.stage([("c-1", BIG, [(0, data[:100])])])
+        world.disk.prepare("c-1", manifest(data))
+        world.disk.stage_pieces("c-1", [(100, data[100:])])
+        world.disk.stage_pieces("c-1", [(0, data[:100])])
 
         assert world.tree() == {}
         assert walked(world.disk, {}) == ([], [], [])
@@ -249,8 +313,9 @@ class DiskContract:
         assert world.disk.prepare("c-1", chunks) == [True] * 3
 
     def test_a_staging_file_of_another_size_begins_anew(self, world: World) -> None:
-        world.disk.stage([("c-1", 5, [(0, b"abcde")])])
-        world.disk.stage([("c-1", 3, [(0, b"xy")])])
+        stage(world.disk, "c-1", b"abcde")
+        world.disk.prepare("c-1", manifest(b"xyz"))
+        world.disk.stage_pieces("c-1", [(0, b"xy")])
         assert world.disk.prepare("c-1", manifest(b"xy", b"\0")) == [True, True]
         assert world.disk.prepare("c-1", manifest(b"xy", b"zz")) == [False, False]
 
@@ -295,7 +360,8 @@ class DiskContract:
         assert world.disk.staged_names() == []
 
     def test_staging_files_can_be_dropped(self, world: World) -> None:
-        world.disk.stage([("s-1", 1, [(0, b"1")]), ("s-2", 0, [])])
+        stage(world.disk, "s-1", b"1")
+        stage(world.disk, "s-2", b"")
         world.disk.unstage(["s-1", "s-3"])
         assert world.disk.staged_names() == ["s-2"]
 
@@ -491,7 +557,7 @@ class DiskContract:
             lambda: world.disk.look([rel("file")]),
             lambda: world.disk.hash_file(rel("file")),
             lambda: world.disk.read(Place(rel("file"), 0, 1)),
-            lambda: world.disk.stage([("s-9", 0, [])]),
+            lambda: stage(world.disk, "s-9", b""),
             lambda: world.disk.commit(steps),
         ):
             with pytest.raises(RootUnavailableError):
