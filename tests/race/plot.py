@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import pygal
 from pygal.style import Style
 
 from tests.race.measures import SECONDS
 from tests.race.record import Race
+from tests.support.drawing import pygal
 
 _COLOURS = ("#0b6e99", "#d9822b", "#7d8b99", "#8a5fb5", "#c3cbd3")
 

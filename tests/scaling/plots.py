@@ -1,20 +1,17 @@
 """Draws what was found. Equal results give equal bytes."""
 
 import math
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pygal
 from pygal.style import DefaultStyle
+
+from tests.support.drawing import pygal
 
 _PLAYED = ("mesh", "star", "rings-8", "rings-4")
 _OVERLAYS = ("line", "ring", "rings-4", "rings-6", "rings-8")
 _FAR = 10_000_000
-
-# For plugins of it, which we have none of: Python warns of its kind at each import that fails.
-sys.meta_path[:] = [each for each in sys.meta_path if not isinstance(each, pygal.PluginImportFixer)]
 
 _COLORS = ("#c1272d", "#1f5fa8", "#2e8b57", "#e69f00", "#7b4b94", "#444444")
 
