@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pygal.style import Style
-
 from tests.race.measures import SECONDS
 from tests.race.record import Race
 from tests.support.drawing import pygal
@@ -28,7 +26,7 @@ def draw(race: Race) -> str:
         truncate_legend=-1,
         print_values=False,
         x_title="seconds, logarithmic",
-        style=Style(
+        style=pygal.style.Style(
             background="white",
             plot_background="white",
             font_family="sans-serif",

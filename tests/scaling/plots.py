@@ -5,8 +5,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pygal.style import DefaultStyle
-
 from tests.support.drawing import pygal
 
 _PLAYED = ("mesh", "star", "rings-8", "rings-4")
@@ -130,7 +128,7 @@ def _plot(
         legend_at_bottom=True,
         margin_right=50,
         dots_size=3,
-        style=DefaultStyle(
+        style=pygal.style.DefaultStyle(
             font_family="sans-serif",
             background="white",
             plot_background="white",
