@@ -65,6 +65,7 @@ class Folders:
         self._randomness = randomness
         self._open: dict[str, _Open] = {}
         self._changing = asyncio.Lock()
+        self._ended = asyncio.Event()
         self._verifying = asyncio.Lock()
 
     # --- what there is -----------------------------------------------------------------------
@@ -109,6 +110,7 @@ class Folders:
             await self._open_one(record)
 
     async def close_all(self) -> None:
+        self._ended.set()
         for each in self._open.values():
             await self._stop(each)
             await each.index.close()
@@ -302,7 +304,8 @@ class Folders:
 
     async def forget_device(self, device: DeviceID) -> None:
         """It was removed from the group: nothing is shared with it by name any more, and what it
-        offered counts no more. Tried again until it is stored, or the device is back."""
+        offered counts no more. Tried again until it is stored, the device is back, or all is
+        closed: the next start looks for it."""
         while device not in self._membership.members:
             try:
                 async with self._changing:
@@ -311,7 +314,10 @@ class Folders:
             except P2psyncError as error:
                 named = short_device_id(device)
                 _log.warning("removed device not forgotten yet device=%s reason=%s", named, error)
-            await asyncio.sleep(_RESTART_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RESTART_S):
+                    await self._ended.wait()
+                return
 
     async def _forget(self, device: DeviceID) -> None:
         await self._store.forget_device(device)

@@ -52,7 +52,9 @@ class Others(Protocol):
         """The numbers that each of them has."""
 
     def news_of(self, peer: DeviceID) -> asyncio.Event:
-        """Set when the peer tells of something next."""
+        """Set when the peer tells of something next, or by `wake`."""
+
+    def wake(self, peer: DeviceID) -> None: ...
 
 
 Deliver = Callable[[Sequence[tuple[Digest, bytes]]], Awaitable[None]]
@@ -90,8 +92,8 @@ class _Fetch:
         have room for what nobody else has."""
         self._asking = 0
         self._asked_at = 0.0
-        self._back = asyncio.Event()
-        """Set when something is to be asked for again, or nothing is left."""
+        self._waiting: set[DeviceID] = set()
+        """Peers for whose news somebody waits."""
 
     # --- what to ask for -------------------------------------------------------------------
 
@@ -191,8 +193,7 @@ class _Fetch:
             if unserved:
                 self.give_back(peer, unserved)
             if unserved or batch.is_common or not (self._left or self._asking):
-                self._back.set()
-                self._back = asyncio.Event()
+                self._wake_all()
 
     async def _more_may_come(self, peer: DeviceID) -> bool:
         """Wait until the peer may have come by something; False when that is not to be hoped for.
@@ -201,18 +202,20 @@ class _Fetch:
             return False
         now = asyncio.get_running_loop().time()
         since = now if self._asking else self._asked_at
-        waits = [
-            asyncio.ensure_future(event.wait())
-            for event in (self._back, self._others.news_of(peer))
-        ]
+        self._waiting.add(peer)
         try:
-            done, _ = await asyncio.wait(
-                waits, timeout=max(0.0, since + NEWS_S - now), return_when=asyncio.FIRST_COMPLETED
-            )
-        finally:
-            for wait in waits:
-                wait.cancel()
-        return bool(done) or self._asking > 0
+            async with asyncio.timeout_at(since + NEWS_S):
+                await self._others.news_of(peer).wait()
+        except TimeoutError:
+            return self._asking > 0
+        return True
+
+    def _wake_all(self) -> None:
+        """Something is to be asked for again, or nothing is left."""
+        if self._others is not None:
+            for peer in self._waiting:
+                self._others.wake(peer)
+        self._waiting.clear()
 
     async def _request(self, session: Session, numbers: list[int]) -> list[int]:
         """What this peer did not serve."""

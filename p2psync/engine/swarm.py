@@ -221,4 +221,8 @@ class Share:
     def stir(self, peer: DeviceID) -> None:
         """The peer told of something, or is gone."""
         self._told = self._swarm.told_of(self.content)
-        self._news.pop(peer, asyncio.Event()).set()
+        self.wake(peer)
+
+    def wake(self, peer: DeviceID) -> None:
+        if (news := self._news.pop(peer, None)) is not None:
+            news.set()

@@ -1,3 +1,4 @@
+import asyncio
 import os
 from pathlib import Path
 from typing import Any, cast
@@ -116,6 +117,27 @@ async def test_a_removal_that_could_not_be_stored_is_tried_again(
     assert await index.participants() == []
     assert not folders.get("shared").is_shared_with(BOB)
     await folders.close_all()
+    await store.close()
+
+
+async def test_who_could_not_be_forgotten_is_left_to_the_next_start_when_all_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = Members(BOB)
+    folders, store = await with_an_offer_of_bob(tmp_path, members)
+    await folders.open_all()
+    members.members.clear()
+    failed = asyncio.Event()
+
+    async def fail(_: DeviceID) -> None:
+        failed.set()
+        raise P2psyncError("The index is closed.")
+
+    monkeypatch.setattr(folders.get("shared").index, "forget_peer", fail)
+    forgetting = asyncio.create_task(folders.forget_device(BOB))
+    await failed.wait()
+    await folders.close_all()
+    await asyncio.wait_for(forgetting, 5)
     await store.close()
 
 
