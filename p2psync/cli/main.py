@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from p2psync.cli.terminal import absolute, home_or_default, note
+from p2psync.cli.terminal import home_or_default, note
 from p2psync.cli.text import shown
 from p2psync.errors import P2psyncError
 
@@ -127,9 +127,5 @@ def _home_for_crash(arguments: Sequence[str]) -> Path | None:
             given = arguments[at + 1]
         elif argument.startswith("--home="):
             given = argument.removeprefix("--home=")
-    if not given:
-        import platformdirs
-
-        given = platformdirs.user_state_dir("p2psync")
-    home = absolute(given)
+    home = home_or_default(given)
     return home if home.is_dir() and os.access(home, os.W_OK) else None

@@ -11,12 +11,13 @@ for what a peer can serve takes the same few steps however large the file is.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
 
 import blake3
 
+from p2psync.core.bits import bits_of, each, lowest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.engine.session import Session, SessionClosedError
 from p2psync.engine.tasks import together
@@ -78,10 +79,14 @@ class _Fetch:
         """What is to be asked for."""
         self._offered: dict[DeviceID, int] = defaultdict(int)
         """What each source has."""
+        alike: dict[frozenset[DeviceID], list[int]] = defaultdict(list)
         for number, need in self._needs.items():
-            self._left |= 1 << number
-            for peer in need.sources:
-                self._offered[peer] |= 1 << number
+            alike[need.sources].append(number)
+        for sources, numbers in alike.items():
+            theirs = bits_of(numbers)
+            self._left |= theirs
+            for peer in sources:
+                self._offered[peer] |= theirs
         self._turn = 0
         self._span = max(1, self._left.bit_length())
         self._tried: dict[DeviceID, int] = defaultdict(int)
@@ -114,8 +119,7 @@ class _Fetch:
         if is_common:
             self._common.add(peer)
         chosen = self._request_of(rare or mine, told)
-        for number in chosen:
-            self._left ^= 1 << number
+        self._left &= ~bits_of(chosen)
         return _Batch(chosen, is_common)
 
     def _told(self) -> dict[DeviceID, int]:
@@ -130,20 +134,20 @@ class _Fetch:
 
     def _request_of(self, numbers: int, told: Mapping[DeviceID, int]) -> list[int]:
         if self._others is None:
-            first = _lowest(numbers)
+            first = lowest(numbers)
         else:
             # On each device elsewhere: two that went the same way would ask for the same, before
             # either could tell of it.
             chance = self._others.chance
             self._turn += 1
             at = chance(self._turn) % self._span
-            candidates = islice(_each(numbers >> at << at or numbers), _COMPARED)
+            candidates = islice(each(numbers >> at << at or numbers), _COMPARED)
             holders = told.values()
             first = min(candidates, key=lambda at: (sum(h >> at & 1 for h in holders), chance(at)))
         chosen: list[int] = []
         size = 0
         behind = numbers >> first << first
-        for number in chain(_each(behind), _each(numbers ^ behind)):
+        for number in chain(each(behind), each(numbers ^ behind)):
             size += self._needs[number].size
             if chosen and (size > REQUEST_BYTES or len(chosen) == MAX_CHUNKS_IN_REQUEST):
                 break
@@ -155,9 +159,9 @@ class _Fetch:
         self._silent.add(peer)
 
     def give_back(self, peer: DeviceID, numbers: Sequence[int]) -> None:
-        for number in numbers:
-            self._tried[peer] |= 1 << number
-            self._left |= 1 << number
+        given = bits_of(numbers)
+        self._tried[peer] |= given
+        self._left |= given
 
     def begun(self, now: float) -> None:
         """Time counts from here (the loop's)."""
@@ -243,22 +247,7 @@ class _Fetch:
         )
 
     def pending(self) -> list[Need]:
-        return [self._needs[number] for number in _each(self._left)]
-
-
-def _lowest(numbers: int) -> int:
-    return (numbers & -numbers).bit_length() - 1
-
-
-def _each(numbers: int) -> Iterator[int]:
-    """In order."""
-    base = 0
-    while numbers:
-        step = _lowest(numbers)
-        base += step
-        yield base
-        numbers >>= step + 1
-        base += 1
+        return [self._needs[number] for number in each(self._left)]
 
 
 def _verify(needs: Sequence[Need], replies: Sequence[bytes | None]) -> list[bool]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import blake3
 
+from p2psync.core.bits import bits_of
 from p2psync.core.entry import Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.manifest import offsets_of
@@ -174,9 +175,11 @@ class Share:
 
     def got(self, digests: Iterable[Digest]) -> None:
         """These chunks are staged and verified."""
-        for digest in digests:
-            for number in (self._first[digest], *self._again.get(digest, ())):
-                self._has |= 1 << number
+        self._has |= bits_of(
+            number
+            for digest in digests
+            for number in (self._first[digest], *self._again.get(digest, ()))
+        )
         wait = self._told_at + _TELL_EVERY_S - self._swarm.now()
         if wait <= 0:
             self.tell()

@@ -107,18 +107,27 @@ _LEFT_FREE = 1024**3
 """Bytes that reserved room leaves on a disk, or a hundredth of the disk if that is less."""
 
 
-def _ours(system: System, area: int, name: str) -> int:
-    file = system.open_staging(area, name, create=True)
+def _ours(system: System, area: int, name: str) -> tuple[int, os.stat_result]:
+    file, found = _made(system, area, name)
     try:
-        if system.fstat(file).st_nlink == 1:
-            return file
+        if found.st_nlink == 1:
+            return file, found
         # A crash came between placing it by a link and unlinking it here: it is a user's now.
         system.unlink(area, name)
     except BaseException:
         system.close(file)
         raise
     system.close(file)
-    return system.open_staging(area, name, create=True)
+    return _made(system, area, name)
+
+
+def _made(system: System, area: int, name: str) -> tuple[int, os.stat_result]:
+    file = system.open_staging(area, name, create=True)
+    try:
+        return file, system.fstat(file)
+    except BaseException:
+        system.close(file)
+        raise
 
 
 @contextmanager
@@ -136,9 +145,8 @@ def _opened(
     then. One that is made in vain (the disk is full) is not left behind."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no staging name")
-    file = _ours(system, area, name)
+    file, found = _ours(system, area, name)
     try:
-        found = system.fstat(file)
         is_new = found.st_size != size
         try:
             if is_new and (found.st_size or not written_whole):
