@@ -34,6 +34,16 @@ async def keep_house(device: Device, members: Iterable[Device]) -> None:
         await running
 
 
+async def sharing_a_file(lab: Lab, names: str) -> list[Device]:
+    """Devices that hold the same "doc"; the first one is connected with all others."""
+    devices = first, *others = await lab.devices(names)
+    for other in others:
+        lab.connect(first, other)
+    first.disk.write("doc", "first")
+    await lab.converge(devices)
+    return devices
+
+
 async def tombstones(device: Device) -> list[str]:
     entries = await device.index.entries_after(0, 100)
     return [path for _, path, entry in entries if entry.kind == Kind.TOMBSTONE]
@@ -118,10 +128,7 @@ async def test_what_was_acknowledged_of_an_earlier_index_does_not_count(lab: Lab
 async def test_a_digest_names_what_had_come_when_it_was_made(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada, bob = devices = await lab.devices("ada bob")
-    lab.connect(ada, bob)
-    ada.disk.write("doc", "first")
-    await lab.converge(devices)
+    ada, bob = await sharing_a_file(lab, "ada bob")
     (exchange,) = bob.exchanges.values()
     known = exchange.received
     meanwhile(bob.index, monkeypatch, lambda: more_from(lab, ada, bob))
@@ -137,10 +144,7 @@ async def test_a_digest_names_what_had_come_when_it_was_made(
 async def test_a_digest_is_made_for_peers_alone_and_once_for_what_is_held(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada, bob = devices = await lab.devices("ada bob")
-    lab.connect(ada, bob)
-    ada.disk.write("doc", "first")
-    await lab.converge(devices)
+    _ada, bob = await sharing_a_file(lab, "ada bob")
     (exchange,) = bob.exchanges.values()
     told: list[AnyMessage] = []
     monkeypatch.setattr(exchange.session, "post", told.append)
@@ -223,11 +227,7 @@ def counting_digests(index: FolderIndex, monkeypatch: pytest.MonkeyPatch) -> lis
 async def test_the_index_is_read_once_for_a_digest_however_many_peers_tell_theirs(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    devices = ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
-    lab.connect(ada, bob)
-    lab.connect(ada, cyd)
-    ada.disk.write("doc", "first")
-    await lab.converge(devices)
+    devices = ada, _bob, _cyd = await sharing_a_file(lab, ADA_BOB_CYD)
     right = await ada.index.digest()
     read = counting_digests(ada.index, monkeypatch)
     keeping = housekeeping(ada)
@@ -250,10 +250,7 @@ async def test_the_index_is_read_once_for_a_digest_however_many_peers_tell_their
 async def test_a_digest_of_another_time_is_not_compared(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada, bob = devices = await lab.devices("ada bob")
-    lab.connect(ada, bob)
-    ada.disk.write("doc", "first")
-    await lab.converge(devices)
+    ada, _bob = await sharing_a_file(lab, "ada bob")
     read = counting_digests(ada.index, monkeypatch)
     (exchange,) = ada.exchanges.values()
     keeping = housekeeping(ada)
@@ -268,11 +265,7 @@ async def test_a_digest_of_another_time_is_not_compared(
 async def test_what_comes_while_others_wait_for_a_digest_is_no_drift(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    devices = ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
-    lab.connect(ada, bob)
-    lab.connect(ada, cyd)
-    ada.disk.write("doc", "first")
-    await lab.converge(devices)
+    ada, bob, cyd = await sharing_a_file(lab, ADA_BOB_CYD)
     right = await ada.index.digest()
     exchanges = list(ada.exchanges.values())
     told = [FolderDigest(FOLDER, each.received, ada.index.sequence, right) for each in exchanges]
@@ -288,10 +281,7 @@ async def test_what_comes_while_others_wait_for_a_digest_is_no_drift(
 
 
 async def test_equal_sequences_and_another_digest_end_the_session(lab: Lab) -> None:
-    ada, bob = devices = await lab.devices("ada bob")
-    lab.connect(ada, bob)
-    ada.disk.write("doc", "first")
-    await lab.converge(devices)
+    ada, bob = await sharing_a_file(lab, "ada bob")
     (exchange,) = ada.exchanges.values()
     keeping = housekeeping(ada)
     await keeping._tell_digest()
