@@ -32,6 +32,9 @@ _LONGEST_S = 900.0
 _POLL_S = 0.7
 _ACTS_BETWEEN_PARTS = 0.5
 """The share of the parts of walks, which are few, between which a user acts who interferes."""
+_MOST_INTERFERENCES = 1000
+"""In one schedule. Users who answer each step of each device would make more steps than they answer:
+then their acts, and not the devices, would go on for ever."""
 _PATIENCE_S = 100.0
 """Then people put back from a backup what no device has any more."""
 
@@ -175,7 +178,7 @@ class _Schedule:
 
     def _interferer(self, device: Device) -> Callable[[Any], None]:
         def interfere(step: Any) -> None:
-            if self._source.random() < self._mix.interference:
+            if self._interferes(self._mix.interference):
                 self._trace.count("interferences", device.name)
                 self._user.interfere(device, step)
 
@@ -183,11 +186,15 @@ class _Schedule:
 
     def _interferer_with_walks(self, device: Device) -> Callable[[], None]:
         def interfere() -> None:
-            if self._source.random() < _ACTS_BETWEEN_PARTS:
+            if self._interferes(_ACTS_BETWEEN_PARTS):
                 self._trace.count("interferences", device.name)
                 self._user.act(device)
 
         return interfere
+
+    def _interferes(self, chance: float) -> bool:
+        is_tired = self._trace.counts["interferences"] >= _MOST_INTERFERENCES
+        return not is_tired and self._source.random() < chance
 
     def _make_files(self) -> None:
         count = self._source.randrange(6)
