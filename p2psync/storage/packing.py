@@ -1,7 +1,6 @@
 """How values look inside the tables: msgpack, whose integers go up to 2^64 where SQLite's stop at
 2^63 (file times after the year 2262 and some inode numbers do not)."""
 
-import json
 from collections.abc import Iterable
 
 import msgspec
@@ -105,4 +104,4 @@ def column_size(entry: Entry) -> int:
 
 def path_list(paths: Iterable[RelPath]) -> str:
     """The argument of `SELECT value FROM json_each(?)`."""
-    return json.dumps(list(paths), ensure_ascii=False)
+    return msgspec.json.encode(list(paths)).decode()
