@@ -211,11 +211,15 @@ class Folder:
         next_full = self._clock.monotonic() + self._scan_interval_s
         while True:
             await self.local.wait(max(0.0, next_full - self._clock.monotonic()))
-            if self._clock.monotonic() >= next_full:
+            is_due = self._clock.monotonic() >= next_full
+            if is_due:
                 self.local.mark(None)
-                next_full = self._clock.monotonic() + self._scan_interval_s
             self.local.author = self._author()
-            if not await self._guard.run(self.local.scan, _SCANNING):
+            is_done = await self._guard.run(self.local.scan, _SCANNING)
+            if is_due:
+                # From its end on: one that takes longer than that must not follow upon itself.
+                next_full = self._clock.monotonic() + self._scan_interval_s
+            if not is_done:
                 continue
             if not self._scanned:
                 self._scanned = True

@@ -267,3 +267,28 @@ async def test_everything_is_looked_at_once_at_a_start_when_all_is_watched(
     finally:
         work.cancel()
         await asyncio.wait([work])
+
+
+async def test_a_full_scan_longer_than_its_interval_does_not_follow_upon_itself(
+    running: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock: Any = running._clock
+    local = running.local
+    scans: list[bool] = []
+
+    async def scan() -> bool:
+        local.wake.clear()
+        scans.append(local._everything)
+        if local._everything:
+            clock.advance(2 * 3600)
+        local._everything = False
+        return False
+
+    await _until(lambda: running._scanned)
+    monkeypatch.setattr(local, "scan", scan)
+    clock.advance(3600)
+    local.wake.set()
+    await _until(lambda: scans)
+    local.wake.set()
+    await _until(lambda: len(scans) > 1)
+    assert scans == [True, False]

@@ -32,7 +32,7 @@ class Coda:
     async def run(self) -> None:
         if self._mix.events_lost:
             # A touch that nobody was told of does not show.
-            await asyncio.sleep(self._mix.scan_interval_s)
+            await asyncio.sleep(2.0 * self._mix.scan_interval_s)
             await self._settle()
         # So that the time of the last read has passed, also where it is told in seconds.
         await asyncio.sleep(self._mix.granularity_ns / 1e9 * 2.0)

@@ -8,6 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _S = 1_000_000_000
+_SLOW_S = 0.06
 
 
 @dataclass
@@ -96,9 +97,12 @@ def draw_mix(source: random.Random, *, devices: int | None) -> Mix:
     mix.large = source.choice((0.0, 0.0, 0.0, 0.1))
     mix.equal_start = source.random() < 0.5
     mix.latency_s = source.choice((0.0003, 0.002, 0.03, 0.2))
-    mix.slowness_s = source.choice((0.0002, 0.001, 0.01, 0.06))
+    mix.slowness_s = source.choice((0.0002, 0.001, 0.01, _SLOW_S))
     mix.timer_jitter_s = source.choice((0.0, 0.0, 0.005))
     mix.scan_interval_s = source.choice((17.0, 31.0, 53.0))
+    if mix.slowness_s >= _SLOW_S:
+        # Or some device of many would be scanning at any time.
+        mix.scan_interval_s *= 5.0
     if source.random() < 0.3:
         mix.granularity_ns = source.choice((10_000_000, _S, 2 * _S))
     if source.random() < 0.3:
