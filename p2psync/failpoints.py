@@ -17,6 +17,8 @@ NAMES = (
     "ready.done",
     "commit.before-put",
     "commit.after-put",
+    "commit.before-move",
+    "commit.after-move",
     "commit.before-swap",
     "commit.after-swap",
     "commit.after-displacing",

@@ -14,7 +14,7 @@ from p2psync.core.entry import Entry, Fingerprint, Kind
 from p2psync.core.observe import Observation, successor
 from p2psync.core.relpath import RelPath, ancestors
 from p2psync.core.version import Dot
-from p2psync.engine.content import FileWanted, Staged
+from p2psync.engine.content import FileWanted, Staged, is_small
 from p2psync.engine.local import LocalChanges
 from p2psync.engine.tasks import whole
 from p2psync.ports import (
@@ -45,10 +45,17 @@ class Item(NamedTuple):
     keeps_directory: bool = False
     """Whether the held directory stays, as a new version that replaces the winner."""
     staged: Staged | None = None
+    removal: "Item | None" = None
+    """Of a rename: of the path whose file it takes, which goes by the same step."""
 
     @property
     def path(self) -> RelPath:
         return self.decision.path
+
+    @property
+    def paths(self) -> list[RelPath]:
+        """All that it changes."""
+        return [self.path] if self.removal is None else [self.path, self.removal.path]
 
     @property
     def needs_content(self) -> bool:
@@ -57,6 +64,15 @@ class Item(NamedTuple):
             and self.step.action is Action.PLACE
             and self.decision.winner.kind == Kind.FILE
         )
+
+    @property
+    def needs_large_content(self) -> bool:
+        return self.needs_content and not is_small(self.decision.winner)
+
+    @property
+    def is_new_file(self) -> bool:
+        """Whether its content is needed and nothing is at the path."""
+        return self.needs_content and self.step is not None and self.step.expected is None
 
     @property
     def file(self) -> FileWanted:
@@ -136,11 +152,13 @@ class Committer:
     async def _commit(self, items: Sequence[Item]) -> Committed:
         outcome = Committed()
         async with self._turn:
-            held = await self._index.held([item.path for item in items])
+            both = [each for item in items for each in (item, item.removal) if each is not None]
+            held = await self._index.held([each.path for each in both])
+            stale = {each.path for each in both if held.get(each.path) != each.wanted.held}
             current: list[Item] = []
             for item in items:
-                is_current = held.get(item.path) == item.wanted.held
-                (current if is_current else outcome.stale).append(item)
+                is_stale = not stale.isdisjoint(item.paths)
+                (outcome.stale if is_stale else current).append(item)
             parents = await self._missing_parents(current)
             steps = parents + [_with_staging(item) for item in current if item.step is not None]
             results = await asyncio.to_thread(self._disk.commit, steps) if steps else []
@@ -164,6 +182,9 @@ class Committer:
                 else:
                     rows.append(_row(item, result))
                 settled += item.settled
+                if item.removal is not None:
+                    rows.append(_row(item.removal, None))
+                    settled += item.removal.settled
                 outcome.done.append(item)
             if rows:
                 await self._index.record(rows, settled=settled)

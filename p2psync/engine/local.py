@@ -7,28 +7,28 @@ taken for someone's edit.
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from p2psync.core.brake import PassedDeletions, brake_holds
-from p2psync.core.entry import Fingerprint, Kind
+from p2psync.core.entry import Entry, Fingerprint, Kind
 from p2psync.core.observe import Observation, as_given, is_new, successor
 from p2psync.core.relpath import RelPath
 from p2psync.core.settle import quiet_at
 from p2psync.core.version import Dot
-from p2psync.engine.damaged import Identity, Lost, content_meant, identity, lost_contents
+from p2psync.engine.damaged import Lost, content_meant, identity, lost_contents
 from p2psync.engine.finding import Finder
+from p2psync.engine.moved import Moved, is_move, unread, without_copies
 from p2psync.engine.placed import placed_unrecorded
 from p2psync.engine.problems import Problems
+from p2psync.engine.reading import Reader
 from p2psync.ports import (
     Clock,
     Disk,
-    FileChangedError,
     FolderIndex,
     Hashed,
     Held,
     Offer,
-    Problem,
     Row,
     Seen,
 )
@@ -38,8 +38,6 @@ _GROUP_FILES = 1000
 """Each group of a scan is twice as large as the one before: peers begin early, and later ones cost
 fewer syncs of the disk."""
 _GROUP_BYTES = 256 * 1024 * 1024
-_WORTH_A_THREAD = 64 * 1024
-"""Bytes of a file that take longer to read and hash than all else that is to be done for it."""
 _LARGE = 16 * 1024 * 1024
 """Files from this size are read after all others, which would wait for them."""
 _RETRY_S = 0.2
@@ -77,6 +75,7 @@ class LocalChanges:
         self._turn = turn
         self._brakes = brakes
         self._finder = Finder(index, disk, problems, turn)
+        self._reader = Reader(disk, problems)
         self.author = author
         self._dirty: set[RelPath] = set()
         self._everything = True
@@ -145,11 +144,11 @@ class LocalChanges:
         before = self._index.sequence
         try:
             arriving, judged = 0.0, 0
-            moved: set[Identity] = set()
+            moved = Moved(self._index)
 
             async def record(changed: list[Seen], missing: list[RelPath]) -> None:
                 nonlocal arriving, judged
-                moved.update(await self._identities(missing[judged:]))
+                await moved.went(missing[judged:])
                 judged = len(missing)
                 arriving = max(arriving, await self._record_changed(changed, moved))
 
@@ -165,7 +164,8 @@ class LocalChanges:
                 self._problems.clear("read", path)
                 self._since.pop(path, None)
             await record(found.changed, found.missing)
-            await self._record_missing(found.missing, arriving)
+            gone = [path for path in found.missing if path not in moved.recorded]
+            await self._record_missing(gone, arriving)
         except BaseException:
             self._everything |= everything
             self._dirty |= dirty
@@ -174,13 +174,9 @@ class LocalChanges:
             self.busy = False
         return self._index.sequence != before
 
-    async def _identities(self, missing: list[RelPath]) -> set[Identity]:
-        gone = await self._index.held(missing)
-        return {identity(was.fingerprint) for was in gone.values() if was.fingerprint}
-
     # --- new and changed -------------------------------------------------------------------
 
-    async def _record_changed(self, changed: list[Seen], moved: set[Identity]) -> float:
+    async def _record_changed(self, changed: list[Seen], moved: Moved) -> float:
         """When to look again at new files that are still being written; 0 if there are none."""
         changed.sort(key=lambda item: (_is_large(item), item.path.count("/"), item.path))
         unsettled: list[RelPath] = []
@@ -188,17 +184,17 @@ class LocalChanges:
         size, most = 0, _FIRST_GROUP
         for item in changed:
             mark = item.fingerprint
-            if mark.kind == Kind.FILE and identity(mark) not in moved and self._put_off(item):
+            if mark.kind == Kind.FILE and not moved.origin_of(item) and self._put_off(item):
                 unsettled.append(item.path)
                 continue
             self._since.pop(item.path, None)
             group.append(item)
             size += mark.size
             if len(group) >= most or size >= _GROUP_BYTES:
-                await self._record_group(group)
+                await self._record_group(group, moved)
                 group, size, most = [], 0, min(2 * most, _GROUP_FILES)
         if group:
-            await self._record_group(group)
+            await self._record_group(group, moved)
         held = await self._index.held(unsettled)
         new = [path for path in unsettled if path not in held or not held[path].entry.is_live]
         return max((self._later[path] for path in new), default=0.0)
@@ -214,11 +210,20 @@ class LocalChanges:
         self._later[item.path] = now + wait
         return True
 
-    async def _record_group(self, group: Sequence[Seen]) -> None:
-        hashed = await self._hash([item for item in group if item.fingerprint.kind == Kind.FILE])
+    async def _record_group(self, group: Sequence[Seen], moved: Moved) -> None:
+        files = [item for item in group if item.fingerprint.kind == Kind.FILE]
+        origins = moved.came(files)
+        as_it_was = unread(files, origins)
+        hashed, unsteady = await self._reader.read(
+            [item for item in files if item.path not in as_it_was]
+        )
+        hashed |= as_it_was
+        for path in unsteady:
+            self._look_again(path)
+        paths = [item.path for item in group] + [origin.path for origin in origins.values()]
         async with self._turn:
-            seen_now = await asyncio.to_thread(self._disk.look, [item.path for item in group])
-            held = await self._index.held([item.path for item in group])
+            seen_now = await asyncio.to_thread(self._disk.look, paths)
+            held = await self._index.held(paths)
             lost = await lost_contents(self._index, {identity(item.fingerprint) for item in group})
             rows: list[Row] = []
             settled: list[tuple[RelPath, Offer]] = []
@@ -231,7 +236,10 @@ class LocalChanges:
                     continue
                 now = seen_now.get(item.path)
                 read = content.fingerprint if content is not None else item.fingerprint
-                if now is None or not _same(now.fingerprint, read):
+                origin = origins.get(item.path)
+                is_here = now is not None and _same(now.fingerprint, read)
+                was_there = origin is not None and held.get(origin.path) == origin.held
+                if not is_here or (item.path in as_it_was and not was_there):
                     self._look_again(item.path)
                     continue
                 if (found := placed.get(item.path)) is not None:
@@ -240,6 +248,12 @@ class LocalChanges:
                     settled += found.settled
                     continue
                 self._judge(item, content, read, held.get(item.path), lost, rows, refreshed)
+                if origin is None or not was_there or seen_now.get(origin.path) is not None:
+                    continue
+                if origin.path not in moved.recorded and is_move(rows, item.path, origin):
+                    # Told together, peers rename it too.
+                    rows.append(self._deletion(origin.path, origin.held.entry, len(rows)))
+                    moved.recorded.add(origin.path)
             if rows:
                 await self._index.record(rows, settled=settled)
                 self.recorded()
@@ -277,38 +291,6 @@ class LocalChanges:
     def _look_again(self, path: RelPath) -> None:
         self._later[path] = self._clock.monotonic() + _RETRY_S
 
-    async def _hash(self, files: Sequence[Seen]) -> dict[RelPath, Hashed]:
-        """In two worker threads; files that cannot be read become problems."""
-        paths = [file.path for file in files]
-        # With little to hash in each file, two threads would only wait for one another.
-        alone = sum(file.fingerprint.size for file in files) < len(files) * _WORTH_A_THREAD
-        halves = [paths] if alone else [half for half in (paths[::2], paths[1::2]) if half]
-        done = await asyncio.gather(*(asyncio.to_thread(self._hash_each, half) for half in halves))
-        results: dict[RelPath, Hashed] = {}
-        for part in done:
-            for path, outcome in part:
-                if isinstance(outcome, Hashed):
-                    results[path] = outcome
-                    self._problems.clear("read", path)
-                elif isinstance(outcome, Problem):
-                    self._problems.set("read", outcome)
-                else:
-                    self._look_again(path)
-        return results
-
-    def _hash_each(self, paths: Sequence[RelPath]) -> list[tuple[RelPath, Hashed | Problem | None]]:
-        """Runs in a worker thread; None for files that changed meanwhile."""
-        results: list[tuple[RelPath, Hashed | Problem | None]] = []
-        with self._disk.at_once():
-            for path in paths:
-                try:
-                    results.append((path, self._disk.hash_file(path)))
-                except (FileChangedError, FileNotFoundError, NotADirectoryError):
-                    results.append((path, None))
-                except OSError as error:
-                    results.append((path, self._disk.kind_of_problem(error, path)))
-        return results
-
     # --- gone ------------------------------------------------------------------------------
 
     async def _record_missing(self, missing: list[RelPath], arriving: float) -> None:
@@ -332,17 +314,21 @@ class LocalChanges:
             going = [path for path in gone if not braked or path in self._approved]
             self.braked = set(gone) - set(going)
             self._approved.clear()
-            rows: list[Row] = []
-            for path in going:
-                dot = Dot(self._index.replica, self._index.counter + 1 + len(rows))
-                was, now_ns = held[path].entry, self._clock.now_ns()
-                nothing = Observation(Kind.TOMBSTONE)
-                new = successor(was, nothing, dot, now_ns=now_ns, author=self.author)
-                rows.append(Row(path, new, None))
-                self._problems.clear("read", path)
+            rows = [
+                self._deletion(path, held[path].entry, already)
+                for already, path in enumerate(going)
+            ]
             if rows:
                 await self._index.record(rows)
                 self.recorded()
+
+    def _deletion(self, path: RelPath, was: Entry, already: int) -> Row:
+        """`already`: rows to be recorded before it."""
+        self._problems.clear("read", path)
+        dot = Dot(self._index.replica, self._index.counter + 1 + already)
+        now_ns = self._clock.now_ns()
+        nothing = Observation(Kind.TOMBSTONE)
+        return Row(path, successor(was, nothing, dot, now_ns=now_ns, author=self.author), None)
 
     async def _brake(self, deletions: set[RelPath], *, waiting: set[RelPath]) -> bool:
         """Whether deletions that nobody approved are to wait; those that do go on waiting."""
@@ -375,13 +361,6 @@ class LocalChanges:
         self._gone_since.update((path, known.get(path, now)) for path in fresh)
         self._later.update(dict.fromkeys(fresh, due))
         return [path for path in missing if path in self.braked]
-
-
-async def without_copies(index: FolderIndex, going: Mapping[RelPath, bytes]) -> set[RelPath]:
-    """Those of the files that go, with their contents, whose content lives on nowhere in the
-    folder: not moved, deleted."""
-    where = await index.find_contents(list(set(going.values())))
-    return {path for path, content in going.items() if going.keys() >= set(where.get(content, ()))}
 
 
 def _observed(item: Seen, content: Hashed | None) -> Observation:

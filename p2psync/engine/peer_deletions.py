@@ -6,7 +6,8 @@ from p2psync.core.brake import WINDOW_S, brake_holds
 from p2psync.core.entry import Kind
 from p2psync.core.relpath import RelPath
 from p2psync.engine.attempts import NEVER_S
-from p2psync.engine.local import Brakes, without_copies
+from p2psync.engine.local import Brakes
+from p2psync.engine.moved import without_copies
 from p2psync.engine.plan import GROUP_FILES
 from p2psync.ports import Clock, FolderIndex, Wanted
 

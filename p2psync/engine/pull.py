@@ -19,11 +19,12 @@ from p2psync.core.ids import DeviceID
 from p2psync.core.relpath import RelPath, ancestors
 from p2psync.engine.attempts import LATER_S, NEVER_S, SOON_S, Attempts
 from p2psync.engine.commit import Committer, Item, in_order
-from p2psync.engine.content import Contents, Staged, is_small
+from p2psync.engine.content import Contents, Staged
 from p2psync.engine.local import Brakes, LocalChanges
 from p2psync.engine.peer_deletions import PeerDeletions
 from p2psync.engine.plan import GROUP_FILES, Planner, one_group
 from p2psync.engine.problems import Problems
+from p2psync.engine.renames import Renames
 from p2psync.engine.session import Session
 from p2psync.engine.tasks import together
 from p2psync.ports import Clock, Disk, FolderIndex, Outcome, Problem, Result, Wanted
@@ -61,6 +62,7 @@ class Puller:
         self._suspect = suspect
         self._own = own
         self._planner = Planner(index, own)
+        self._renames = Renames(index)
         self._committer = Committer(index, disk, clock, local, turn)
         self._attempts = Attempts(clock, problems)
         self._busy: set[RelPath] = set()
@@ -187,17 +189,19 @@ class Puller:
         elsewhere = frozenset(self._busy)
         self._busy.update(each.path for each in wanted)
         plans = await self._planner.plan(wanted)
-        ready: list[Item] = []
-        small: list[Item] = []
+        possible: list[Item] = []
         for item in plans.items:
             if not deletions and item.step is not None and is_removal(item.decision):
                 # These are counted first.
                 self._outvoted.add(item.path)
                 continue
-            if item.path in elsewhere or self._is_unsure(item):
-                continue
-            self._busy.add(item.path)
-            if _is_large(item):
+            if item.path not in elsewhere and not self._is_unsure(item):
+                possible.append(item)
+        taken = self._busy.union(self._blocked, (each.path for each in plans.blocked))
+        ready, small = list[Item](), list[Item]()
+        for item in await self._renames.join(possible, taken):
+            self._busy.update(item.paths)
+            if item.needs_large_content:
                 self._large[item.origin.path] = None
                 self._large_wake.set()
             else:
@@ -211,7 +215,7 @@ class Puller:
             self._announce()
         group = in_order(ready + await self._stage_small(small))
         planned = {each.path for each in wanted}.union(item.path for item in plans.items)
-        going_on = {item.path for item in group}.union(self._large, elsewhere)
+        going_on = {path for item in group for path in item.paths}.union(self._large, elsewhere)
         self._busy -= planned - going_on
         return group
 
@@ -267,7 +271,9 @@ class Puller:
                 found = await self._index.wanted_at([path])
                 plans = await self._planner.plan(list(found.values()))
                 items = [
-                    item for item in plans.items if _is_large(item) and not self._is_unsure(item)
+                    item
+                    for item in plans.items
+                    if item.needs_large_content and not self._is_unsure(item)
                 ]
                 staged = {item.path for item in items if await self._stage_large(item, groups)}
                 if not items:
@@ -310,19 +316,26 @@ class Puller:
             item.staged for item in outcome.not_done if item.staged is not None
         )
         for item in outcome.done:
-            self._attempts.succeeded(item.path)
+            self._renames.done(item.path)
+            for path in item.paths:
+                self._attempts.succeeded(path)
         for item, result in outcome.failed:
             await self._failed(item, result)
         if outcome.done or outcome.stale:
             self._progress += 1
         for item in group:
-            self._busy.discard(item.path)
-            self._uncommitted.discard(item.decision.winner.content)
+            self._busy.difference_update(item.paths)
+            if item.staged is not None:
+                self._uncommitted.discard(item.decision.winner.content)
         if outcome.done:
             self._announce()
 
     async def _failed(self, item: Item, result: Result) -> None:
-        if result.outcome is Outcome.CHANGED:
+        if item.removal is not None:
+            self._renames.refused(item.path)
+            self._local.mark(item.paths)
+            self._progress += 1
+        elif result.outcome is Outcome.CHANGED:
             self._look_at(item.path, item.origin)
         elif result.outcome is Outcome.NO_PARENT:
             self._look_at((ancestors(item.path) or [item.path])[-1], item.origin)
@@ -385,7 +398,3 @@ class Puller:
         counted = [each for each in self._free(wanted) if self.deletions.is_counted(each)]
         if group := await self._prepare(counted, deletions=True):
             await self._commit(group)
-
-
-def _is_large(item: Item) -> bool:
-    return item.needs_content and not is_small(item.decision.winner)

@@ -80,8 +80,9 @@ class Commit:
 
     def _carry_out(self, step: Step) -> Result:
         try:
-            if mount := self._absent.mount_above(step.path):
-                return Result(step, Outcome.FAILED, problem=absent_disk(mount))
+            for path in (step.path, step.source):
+                if path is not None and (mount := self._absent.mount_above(path)):
+                    return Result(step, Outcome.FAILED, problem=absent_disk(mount))
             if problem := self._ready.problems.get(step.staged):
                 return Result(step, Outcome.FAILED, problem=problem)
             try:
@@ -94,6 +95,8 @@ class Commit:
             match step.action:
                 case Action.PLACE:
                     result = self._place(step, spot)
+                case Action.MOVE:
+                    result = self._move(step)
                 case Action.MAKE_DIRECTORY:
                     result = self._make_directory(step, spot)
                 case Action.REMOVE:
@@ -217,6 +220,34 @@ class Commit:
         if mark is None:
             return None
         return mark._replace(racy=not untouched or is_recent(mark.mtime_ns, made, now_ns))
+
+    # --- moving ----------------------------------------------------------------------------
+
+    def _move(self, step: Step) -> Result:
+        assert step.source is not None and step.expected is not None
+        try:
+            source, spot = self._tree.places(step.source, step.path)
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+            return Result(step, Outcome.CHANGED)
+        if self._find(spot) is not None or not is_as_expected(self._find(source), step.expected):
+            return Result(step, Outcome.CHANGED)
+        failpoints.reach("commit.before-move")
+        try:
+            self._mover.put(source, spot)
+        except (FileExistsError, FileNotFoundError):
+            return Result(step, Outcome.CHANGED)
+        failpoints.reach("commit.after-move")
+        out = self._system.stat(*spot)
+        if is_same_but_moved(out, step.expected):
+            self._touched.add(parent(step.source))
+            return Result(step, Outcome.DONE, self._placed(spot, out))
+        try:
+            self._mover.put(spot, source)
+        except OSError:
+            self._surface(spot, step.source)
+        return Result(step, Outcome.CHANGED)
 
     # --- removing --------------------------------------------------------------------------
 

@@ -73,6 +73,20 @@ class Tree:
         """The directory that holds `path`, and the name in it."""
         return self.directory(parent_of(path), make=make), path.rpartition("/")[2]
 
+    def places(self, one: RelPath, other: RelPath) -> tuple[tuple[int, str], tuple[int, str]]:
+        """Of both, with handles that are good together."""
+        above = parent_of(one)
+        first = self.directory(above)
+        pinned = None if above is None else self._open.pop(above)
+        try:
+            second = self.place(other)
+        finally:
+            if above is not None and pinned is not None:
+                first = self._open.setdefault(above, pinned)
+                if first != pinned:
+                    self.system.close(pinned)
+        return (first, one.rpartition("/")[2]), second
+
     def keep(self, path: RelPath) -> int:
         """A handle of one of our own directories, made where missing, that is good to the end."""
         if path not in self._kept:

@@ -75,13 +75,16 @@ class FileChangedError(P2psyncError):
 class Action(Enum):
     PLACE = "place"
     """Put a staged file or a symlink at the path."""
+    MOVE = "move"
+    """Rename the file at `source` to the path, where nothing is."""
     MAKE_DIRECTORY = "make directory"
     REMOVE = "remove"
     SET_METADATA = "set metadata"
 
 
 class Step(NamedTuple):
-    """One change of the disk. `expected` is what must be there for it to happen (None: nothing)."""
+    """One change of the disk. `expected` is what must be there for it to happen (None: nothing); of
+    MOVE what must be at the source."""
 
     action: Action
     path: RelPath
@@ -89,6 +92,8 @@ class Step(NamedTuple):
     expected: Fingerprint | None
     staged: str = ""
     """Of PLACE for a file: the staging name."""
+    source: RelPath | None = None
+    """Of MOVE."""
 
 
 class Whole(NamedTuple):

@@ -1,13 +1,14 @@
 import asyncio
 import errno
 
+import blake3
 import pytest
 
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.relpath import RelPath
 from p2psync.engine import finding, local
 from p2psync.engine.local import Brakes
-from p2psync.ports import RootUnavailableError
+from p2psync.ports import Damage, RootUnavailableError
 from tests.support import memory_disk
 from tests.support.devices import Device, Lab
 
@@ -348,6 +349,66 @@ async def test_the_new_name_of_a_file_is_recorded_before_the_old_one_goes(
         ("new", Kind.FILE),
         ("old", Kind.TOMBSTONE),
     ]
+
+
+async def test_files_that_moved_with_their_directory_are_told_in_pairs_and_not_read_again(
+    ada: Device,
+) -> None:
+    for name in "12":
+        ada.disk.write(f"old/{name}", name)
+    await ada.scan()
+    before = {path[-1]: entry.content for _, path, entry in await ada.index.entries_after(0, 9)}
+    ada.disk.calls.clear()
+    ada.disk.rename("old", "new")
+    await look_once(ada, "old", "new")
+
+    assert "hash_file" not in ada.disk.calls
+    entries = await ada.index.entries_after(0, 9)
+    assert [path for _, path, _ in entries] == ["new", "new/1", "old/1", "new/2", "old/2", "old"]
+    assert [entry.content for _, path, entry in entries if path.startswith("new/")] == [
+        before["1"],
+        before["2"],
+    ]
+
+
+async def test_a_file_that_moved_and_was_edited_is_read(ada: Device) -> None:
+    ada.disk.write("old/it", "content")
+    await ada.scan()
+    ada.disk.rename("old", "new")
+    found = ada.disk.look([RelPath("new/it")])[RelPath("new/it")]
+    assert found is not None
+    # Such as a program leaves that puts the time back.
+    ada.disk.write("new/it", "CONTENT", mtime_ns=found.fingerprint.mtime_ns)
+    await ada.scan()
+    entry = await held(ada, "new/it")
+    assert entry is not None and entry.content == blake3.blake3(b"CONTENT").digest()
+    assert (await kinds(ada))["old/it"] == Kind.TOMBSTONE
+
+
+async def test_a_file_that_moved_once_it_was_known_as_damaged_is_read(ada: Device) -> None:
+    ada.disk.write("old/it", "content")
+    await ada.scan()
+    mark = (await ada.index.held([RelPath("old/it")]))[RelPath("old/it")].fingerprint
+    assert mark is not None
+    await ada.index.mark_damaged([Damage(RelPath("old/it"), mark, b"")], now_ns=1)
+    ada.disk.calls.clear()
+    ada.disk.rename("old", "new")
+    await ada.scan()
+    assert "hash_file" in ada.disk.calls
+
+
+async def test_of_two_new_names_of_one_file_the_deletion_of_the_old_one_is_told_once(
+    ada: Device,
+) -> None:
+    ada.disk.write("old/it", "content")
+    await ada.scan()
+    before = ada.index.counter
+    ada.disk.rename("old", "new")
+    ada.disk.hard_link("new/it", "new/same")
+    await ada.scan()
+    entries = await ada.index.entries_after(0, 9)
+    assert sorted(path for _, path, _ in entries) == ["new", "new/it", "new/same", "old", "old/it"]
+    assert ada.index.counter == before + 5
 
 
 async def test_a_deletion_waits_for_a_copy_that_is_being_written(lab: Lab, ada: Device) -> None:

@@ -86,6 +86,27 @@ async def test_what_it_placed_is_no_version_of_its_own(
     assert [entry.kind for _, path, entry in entries if path == "it"] == [Kind.TOMBSTONE]
 
 
+async def test_a_rename_that_it_did_not_record_is_known_again(lab: Lab) -> None:
+    ada, bob = devices = await lab.devices("ada bob")
+    connection = lab.connect(ada, bob)
+    bob.disk.write("old", "content")
+    await lab.converge(devices)
+    await connection.cut()
+    bob.disk.rename("old", "new")
+    await bob.scan()
+    lab.connect(ada, bob)
+    await _offered(lab, ada)
+
+    ada = await _killed_before_recording(lab, ada)
+    assert ada.disk.tree() == {"new": b"content"}
+    await ada.scan()
+    assert (await ada.index.held([RelPath("new")]))[RelPath("new")].entry.version.dot.replica == (
+        bob.index.replica
+    )
+    lab.connect(ada, bob)
+    assert await lab.converge([ada, bob]) == {"new": b"content"}
+
+
 async def test_an_edit_that_only_looks_alike_is_one(lab: Lab) -> None:
     """Another time tells that somebody wrote it here."""
     ada, bob, cyd = devices = await lab.devices("ada bob cyd")

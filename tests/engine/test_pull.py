@@ -5,14 +5,23 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from p2psync.core.entry import Entry, Kind
+from p2psync.core.entry import SINGLE_CHUNK_MAX, Entry, Kind
 from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, content_successor, first_version
 from p2psync.engine.content import FileWanted, Staged
 from p2psync.engine.local import Brakes
-from p2psync.ports import Cursor, RootUnavailableError, Wanted
+from p2psync.ports import (
+    Action,
+    Cursor,
+    Damage,
+    Outcome,
+    Result,
+    RootUnavailableError,
+    Step,
+    Wanted,
+)
 from tests.support.devices import Device, Lab, conflicts, device_id
 from tests.support.steps import stage
 
@@ -486,6 +495,86 @@ async def test_a_renamed_file_is_not_sent_again(lab: Lab, size: int) -> None:
     ada.disk.rename("old", "new")
     assert set(await lab.converge(devices)) == {"new"}
     assert ada.requests == asked
+
+
+async def _renamed(lab: Lab, size: int) -> list[Device]:
+    """ada and bob have a file, and bob has renamed it, which ada has not heard of."""
+    ada, bob = devices = await lab.devices("ada bob")
+    bob.disk.write("old", b"x" * size)
+    connection = lab.connect(ada, bob)
+    await lab.converge(devices)
+    await connection.cut()
+    bob.disk.rename("old", "new")
+    await bob.scan()
+    ada.disk.calls.clear()
+    return devices
+
+
+def _inode(device: Device, path: str) -> int:
+    found = device.disk.look([RelPath(path)])[RelPath(path)]
+    assert found is not None
+    return found.fingerprint.inode
+
+
+@pytest.mark.parametrize("size", [0, 100, 3 * SINGLE_CHUNK_MAX])
+async def test_a_renamed_file_is_renamed_and_neither_read_nor_put_away(lab: Lab, size: int) -> None:
+    ada, bob = devices = await _renamed(lab, size)
+    inode = _inode(ada, "old")
+    lab.connect(ada, bob)
+    assert set(await lab.converge(devices)) == {"new"}
+    assert _inode(ada, "new") == inode
+    assert not {"read", "stage_whole", "stage_copy", "hash_file"}.intersection(ada.disk.calls)
+    assert ada.disk.trash() == []
+
+
+@pytest.mark.parametrize("size", [100, 3 * SINGLE_CHUNK_MAX])
+async def test_what_cannot_be_renamed_is_copied_and_deleted(
+    lab: Lab, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As between two file systems."""
+    ada, bob = devices = await _renamed(lab, size)
+    carry_out = ada.disk._carry_out
+    refused = []
+
+    def refuse(step: Step) -> Result:
+        if step.action is not Action.MOVE:
+            return carry_out(step)
+        refused.append(step.path)
+        error = OSError(errno.EXDEV, "Invalid cross-device link")
+        return Result(step, Outcome.FAILED, problem=ada.disk.kind_of_problem(error, step.path))
+
+    monkeypatch.setattr(ada.disk, "_carry_out", refuse)
+    lab.connect(ada, bob)
+    assert set(await lab.converge(devices)) == {"new"}
+    assert refused == ["new"]
+    assert ada.problems.listed() == []
+
+
+async def test_an_edit_of_what_is_to_be_renamed_stays(lab: Lab) -> None:
+    ada, bob = devices = await _renamed(lab, 100)
+    ada.disk.before("commit", lambda: ada.disk.write("old", "edited"))
+    lab.connect(ada, bob)
+    assert await lab.converge(devices) == {"new": b"x" * 100, "old": b"edited"}
+
+
+async def test_what_was_renamed_to_where_something_else_has_come_stays_too(lab: Lab) -> None:
+    ada, bob = devices = await _renamed(lab, 100)
+    ada.disk.before("commit", lambda: ada.disk.write("new", "mine"))
+    lab.connect(ada, bob)
+    tree = await lab.converge(devices)
+    assert set(tree.values()) == {b"x" * 100, b"mine"}
+    assert "old" not in tree and len(conflicts(tree)) == 1
+
+
+async def test_damage_moves_with_no_file(lab: Lab) -> None:
+    """What is known to be damaged is fetched anew."""
+    ada, bob = devices = await _renamed(lab, 100)
+    mark = (await ada.index.held([RelPath("old")]))[RelPath("old")].fingerprint
+    assert mark is not None
+    ada.disk.rot("old")
+    await ada.index.mark_damaged([Damage(RelPath("old"), mark, b"")], now_ns=1)
+    lab.connect(ada, bob)
+    assert await lab.converge(devices) == {"new": b"x" * 100}
 
 
 async def test_a_move_that_is_heard_of_just_before_deletions_finds_its_content_still_here(

@@ -22,6 +22,7 @@ from tests.support.steps import (
     file,
     link,
     metadata,
+    move,
     place,
     rel,
     seen,
@@ -213,6 +214,59 @@ def test_a_metadata_change_leaves_the_content_to_be_read_again(folder: Folder) -
     change = metadata("it", seen(folder.disk, "it"), executable=True)
     (result,) = folder.disk.commit([change])
     assert result.fingerprint is not None and result.fingerprint.racy
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_an_edit_just_before_a_file_moves_stays_where_it_was_made(
+    folder: Folder, system: InterposedSystem, taken: bool
+) -> None:
+    mark = place(folder.disk, "it", file(b"old"))
+    system.before = once("rename_flagged", lambda: folder.write("it", b"edited"))
+    if taken:
+        # And just after that somebody takes the name.
+        system.after = once("rename_flagged", lambda: folder.write("it", b"new"))
+    assert commit_one(folder, move("it", "there", mark)) is Outcome.CHANGED
+    shown = folder.tree()
+    assert "there" not in shown
+    assert shown.pop("it") == (b"new" if taken else b"edited")
+    assert list(shown.values()) == ([b"edited"] if taken else [])
+
+
+def test_an_edit_just_after_a_file_has_moved_is_known_to_be_uncertain(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    mark = place(folder.disk, "it", file(b"old"))
+    system.after = once("rename_flagged", lambda: folder.write("there", b"OLD"))
+    (result,) = folder.disk.commit([move("it", "there", mark)])
+    is_known = result.fingerprint is not None and not result.fingerprint.racy
+    assert result.outcome is Outcome.CHANGED or not is_known
+    assert list(folder.tree().values()) == [b"OLD"]
+
+
+def test_a_file_that_another_file_system_holds_does_not_move(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    mark = place(folder.disk, "it", file(b"old"))
+    system.before = fails("rename_flagged", errno.EXDEV)
+    assert commit_one(folder, move("it", "there", mark)) is Outcome.FAILED
+    assert folder.tree() == {"it": b"old"}
+
+
+def test_a_file_moves_between_directories_that_are_deeper_than_handles_are_kept(
+    folder: Folder,
+) -> None:
+    deep, deeper = "/".join("a" * 70), "/".join("b" * 140)
+    (folder.root / deep).mkdir(parents=True)
+    (folder.root / deeper).mkdir(parents=True)
+    marks = [place(folder.disk, f"{deep}/{name}", file(name.encode())) for name in ("1", "2")]
+    steps = [
+        move(f"{deep}/{name}", f"{deeper}/{name}", mark)
+        for name, mark in zip(("1", "2"), marks, strict=True)
+    ]
+    results = folder.disk.commit(steps)
+    assert [result.outcome for result in results] == [Outcome.DONE] * 2
+    files = {path: data for path, data in folder.tree().items() if data is not None}
+    assert files == {f"{deeper}/{name}": name.encode() for name in ("1", "2")}
 
 
 # --- attacks ------------------------------------------------------------------------------------

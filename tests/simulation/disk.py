@@ -143,9 +143,10 @@ class SimulatedDisk(MemoryDisk):
             self._unsynced = (before, edits)
             raise
         self._unsynced = (before, edits) if self.is_lazy else None
-        done = {result.step.path for result in results if result.outcome is Outcome.DONE}
+        done = [result.step for result in results if result.outcome is Outcome.DONE]
         if done:
-            self.on_own_change(done)
+            sources = {step.source for step in done if step.source is not None}
+            self.on_own_change({step.path for step in done} | sources)
         return results
 
     def _carry_out(self, step: Step) -> Result:
@@ -164,10 +165,16 @@ class SimulatedDisk(MemoryDisk):
         result = super()._replace(step, found)
         if result.fingerprint is None or result.outcome is not Outcome.DONE:
             return result
-        mark = result.fingerprint
-        if mark.kind == Kind.FILE:
+        if result.fingerprint.kind == Kind.FILE:
             self.on_placed(step.path, self._nodes[step.path].data)
-        if mark.kind != Kind.DIRECTORY and self._granularity_ns > 1:
+        return self._as_a_clock_tells(result)
+
+    def _move(self, step: Step, found: _Node | None) -> Result:
+        return self._as_a_clock_tells(super()._move(step, found))
+
+    def _as_a_clock_tells(self, result: Result) -> Result:
+        mark = result.fingerprint
+        if mark is not None and mark.kind != Kind.DIRECTORY and self._granularity_ns > 1:
             racy = self.is_recent(mark.mtime_ns)
             result = result._replace(fingerprint=mark._replace(racy=racy))
         return result

@@ -18,8 +18,8 @@ from p2psync.engine.content import Contents
 from p2psync.engine.exchange import Exchange
 from p2psync.engine.housekeeping import Housekeeping
 from p2psync.engine.integrity import Integrity, Verdict
-from p2psync.engine.local import LocalChanges
 from p2psync.engine.plan import Planner
+from p2psync.engine.reading import Reader
 from p2psync.ports import Action, Hashed, Held, Row, Seen
 from p2psync.protocol.messages import IndexBatch
 from p2psync.storage import folder_index, offers
@@ -227,6 +227,12 @@ def _ignores_root_loss(put: Put) -> None:
     put(SimulatedDisk, "_find", find)
 
 
+def _renames_blindly(put: Put) -> None:
+    """What was just written to a file goes with its rename, and is taken for what was there."""
+    check = "not _is_expected(self._mark(node), step.expected)"
+    put(memory_disk.MemoryDisk, "_move", rewritten(memory_disk.MemoryDisk._move, check, "False"))
+
+
 def _counts_offsets_of_the_wanted(put: Put) -> None:
     """The offset of a chunk is counted after the chunks that are here were left out."""
     counted = (
@@ -238,17 +244,19 @@ def _counts_offsets_of_the_wanted(put: Put) -> None:
 
 def _gives_up_at_unreadable(put: Put) -> None:
     """One file that cannot be read keeps the others from being recorded, and nobody is told."""
-    hash_files = LocalChanges._hash
+    read = Reader.read
 
-    async def all_or_none(self: LocalChanges, files: Sequence[Seen]) -> dict[RelPath, Hashed]:
-        hashed = await hash_files(self, files)
+    async def all_or_none(
+        self: Reader, files: Sequence[Seen]
+    ) -> tuple[dict[RelPath, Hashed], list[RelPath]]:
+        hashed, unsteady = await read(self, files)
         if len(hashed) == len(files):
-            return hashed
+            return hashed, unsteady
         for file in files:
             self._problems.clear("read", file.path)
-        return {}
+        return {}, unsteady
 
-    put(LocalChanges, "_hash", all_or_none)
+    put(Reader, "read", all_or_none)
 
 
 def _drops_losers_about_copies(put: Put) -> None:
@@ -372,6 +380,7 @@ MUTATIONS: dict[str, Mutation] = {
     "settles-all": Mutation(_settles_all, _busy),
     "echoes": Mutation(_echoes, _calm),
     "deletes-blindly": Mutation(_deletes_blindly, _interfering),
+    "renames-blindly": Mutation(_renames_blindly, _interfering),
     "trusts-racy": Mutation(_trusts_racy, _coarse),
     "reuses-counters": Mutation(_reuses_counters, _rolled_back),
     "reuses-counters-with-files": Mutation(_reuses_counters, _set_back),

@@ -33,8 +33,8 @@ _POLL_S = 0.7
 _ACTS_BETWEEN_PARTS = 0.5
 """The share of the parts of walks, which are few, between which a user acts who interferes."""
 _MOST_INTERFERENCES = 1000
-"""In one schedule. Users who answer each step of each device would make more steps than they answer:
-then their acts, and not the devices, would go on for ever."""
+"""In one schedule. Users who answer each step of each device would make more steps than they
+answer: then their acts, and not the devices, would go on for ever."""
 _PATIENCE_S = 100.0
 """Then people put back from a backup what no device has any more."""
 

@@ -72,8 +72,11 @@ class User:
 
     def interfere(self, device: Device, step: Step) -> None:
         """Between the system calls of a commit, where it is about to change something."""
-        if not is_copy(step.path):
-            self.act(device, step.path)
+        path = step.path
+        if step.source is not None and self._source.random() < 0.5:
+            path = step.source
+        if not is_copy(path):
+            self.act(device, path)
 
     def write(self, device: Device, path: str, content: bytes | None = None) -> None:
         content = content if content is not None else self.new_content()

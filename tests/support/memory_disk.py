@@ -276,6 +276,12 @@ class MemoryDisk:
                     node = replace(node, ctime_ns=self._time())
                 self._nodes[RelPath(new + each.removeprefix(old))] = node
 
+    def hard_link(self, path: str, other: str) -> None:
+        """A second name of the file, which edits do not keep."""
+        with self._lock:
+            node = replace(self._nodes[RelPath(path)], ctime_ns=self._time())
+            self._nodes[RelPath(path)] = self._nodes[self._with_parents(other)] = node
+
     def make_executable(self, path: str) -> None:
         with self._lock:
             node = self._nodes[RelPath(path)]
@@ -511,6 +517,8 @@ class MemoryDisk:
             gone = step.action is Action.REMOVE
             return Result(step, Outcome.DONE if gone else Outcome.NO_PARENT)
         found = self._find(step.path)
+        if step.action is Action.MOVE:
+            return self._move(step, found)
         if step.action is Action.REMOVE and found is None:
             return Result(step, Outcome.DONE)
         is_directory = found is not None and found.kind == Kind.DIRECTORY
@@ -531,6 +539,15 @@ class MemoryDisk:
         if is_directory and self._children(step.path):
             return Result(step, Outcome.NOT_EMPTY)
         return self._replace(step, found)
+
+    def _move(self, step: Step, found: _Node | None) -> Result:
+        assert step.source is not None
+        node = self._find(step.source)
+        if found is not None or node is None or not _is_expected(self._mark(node), step.expected):
+            return Result(step, Outcome.CHANGED)
+        self._nodes[step.path] = replace(node, ctime_ns=self._time())
+        del self._nodes[step.source]
+        return Result(step, Outcome.DONE, self._mark(self._nodes[step.path])._replace(racy=False))
 
     def _replace(self, step: Step, found: _Node | None) -> Result:
         new = self._new_node(step)

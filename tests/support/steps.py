@@ -62,6 +62,10 @@ def stage(disk: Disk, name: str, data: bytes) -> None:
     disk.stage_whole([Whole(name, data, file(data, mtime_ns=1).entry)])
 
 
+def move(source: str, path: str, expected: Fingerprint | None) -> Step:
+    return Step(Action.MOVE, rel(path), file(b"").entry, expected, source=rel(source))
+
+
 def metadata(
     path: str, expected: Fingerprint | None, *, executable: bool, mtime_ns: int = OLD_MTIME_NS
 ) -> Step:

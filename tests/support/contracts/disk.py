@@ -29,6 +29,7 @@ from tests.support.steps import (
     file,
     link,
     metadata,
+    move,
     place,
     rel,
     seen,
@@ -457,6 +458,38 @@ class DiskContract:
         place(world.disk, "it", DIRECTORY)
         assert world.tree() == {"it": None}
         assert world.trash() == [b"old"]
+
+    def test_a_file_moves_with_its_metadata_and_nothing_goes_to_the_trash(
+        self, world: World
+    ) -> None:
+        old = place(world.disk, "it", file(b"1"))
+        known = {rel("b"): place(world.disk, "b", DIRECTORY)}
+
+        (result,) = world.disk.commit([move("it", "b/new", old)])
+
+        assert result.outcome is Outcome.DONE
+        mark = result.fingerprint
+        assert mark is not None and not mark.racy
+        assert (mark.inode, mark.size, mark.mtime_ns) == (old.inode, old.size, old.mtime_ns)
+        assert world.tree() == {"b": None, "b/new": b"1"}
+        assert walked(world.disk, {**known, rel("b/new"): mark}) == ([], [], [])
+        assert world.trash() == []
+
+    def test_a_move_wants_its_file_as_expected_and_nothing_where_it_goes(
+        self, world: World
+    ) -> None:
+        mark = place(world.disk, "it", file(b"1"))
+        place(world.disk, "taken", file(b"2"))
+        before = world.tree()
+        for refused in (
+            move("it", "taken", mark),
+            move("taken", "new", mark),
+            move("none", "new", mark),
+            move("none/it", "new", mark),
+        ):
+            assert world.disk.commit([refused])[0].outcome is Outcome.CHANGED
+        assert world.disk.commit([move("it", "no/new", mark)])[0].outcome is Outcome.NO_PARENT
+        assert world.tree() == before
 
     @pytest.mark.parametrize("old", [file(b"old"), link("old"), DIRECTORY])
     def test_what_is_expected_is_removed(self, world: World, old) -> None:

@@ -1,0 +1,75 @@
+"""Files that a scan finds gone from one path and come to another.
+
+A rename leaves a file's inode, size and mtime as they are. One of a directory above leaves its
+ctime too, and such a file need not be read again: it is as unchanged as at its old path.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from p2psync.core.entry import Kind
+from p2psync.core.ids import Digest
+from p2psync.core.relpath import RelPath
+from p2psync.engine.damaged import Identity, identity
+from p2psync.ports import FolderIndex, Hashed, Held, Row, Seen
+
+
+class Origin(NamedTuple):
+    """Where a file was."""
+
+    path: RelPath
+    held: Held
+
+
+class Moved:
+    """For one scan."""
+
+    def __init__(self, index: FolderIndex) -> None:
+        self._index = index
+        self._origins: dict[Identity, Origin] = {}
+        self.recorded: set[RelPath] = set()
+        """Origins whose deletion was recorded together with the file at its new path."""
+
+    async def went(self, missing: Sequence[RelPath]) -> None:
+        """These are gone from where the index has them."""
+        for path, held in (await self._index.held(missing)).items():
+            if held.fingerprint is not None and held.entry.kind == Kind.FILE:
+                self._origins[identity(held.fingerprint)] = Origin(path, held)
+
+    def origin_of(self, file: Seen) -> Origin | None:
+        return self._origins.get(identity(file.fingerprint))
+
+    def came(self, files: Iterable[Seen]) -> dict[RelPath, Origin]:
+        """Where those of them were that were elsewhere before."""
+        origins = ((file.path, self.origin_of(file)) for file in files)
+        return {path: origin for path, origin in origins if origin is not None}
+
+
+def unread(files: Iterable[Seen], origins: Mapping[RelPath, Origin]) -> dict[RelPath, Hashed]:
+    """What is known of those that came without any change."""
+    known = {}
+    for file in files:
+        held = origins[file.path].held if file.path in origins else None
+        mark = held.fingerprint if held is not None and held.damage is None else None
+        if held is not None and mark is not None and mark.unchanged(file.fingerprint):
+            known[file.path] = Hashed(Digest(held.entry.content), None, file.fingerprint)
+    return known
+
+
+def is_move(rows: Sequence[Row], path: RelPath, origin: Origin) -> bool:
+    """Whether the last of the rows to be recorded is of this path, with what was at its origin."""
+    last, held = rows[-1] if rows else None, origin.held
+    return (
+        last is not None
+        and last.path == path
+        and last.damage is None
+        and held.damage is None
+        and last.entry.same_content(held.entry)
+    )
+
+
+async def without_copies(index: FolderIndex, going: Mapping[RelPath, bytes]) -> set[RelPath]:
+    """Those of the files that go, with their contents, whose content lives on nowhere in the
+    folder: not moved, deleted."""
+    where = await index.find_contents(list(set(going.values())))
+    return {path for path, content in going.items() if going.keys() >= set(where.get(content, ()))}

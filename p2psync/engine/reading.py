@@ -1,0 +1,51 @@
+"""Reads and hashes files that a scan found changed."""
+
+import asyncio
+from collections.abc import Sequence
+
+from p2psync.core.relpath import RelPath
+from p2psync.engine.problems import Problems
+from p2psync.ports import Disk, FileChangedError, Hashed, Problem, Seen
+
+_WORTH_A_THREAD = 64 * 1024
+"""Bytes of a file that take longer to read and hash than all else that is to be done for it."""
+
+
+class Reader:
+    def __init__(self, disk: Disk, problems: Problems) -> None:
+        self._disk = disk
+        self._problems = problems
+
+    async def read(self, files: Sequence[Seen]) -> tuple[dict[RelPath, Hashed], list[RelPath]]:
+        """In two worker threads; and those that changed meanwhile. Files that cannot be read
+        become problems."""
+        paths = [file.path for file in files]
+        # With little to hash in each file, two threads would only wait for one another.
+        alone = sum(file.fingerprint.size for file in files) < len(files) * _WORTH_A_THREAD
+        halves = [half for half in ([paths] if alone else [paths[::2], paths[1::2]]) if half]
+        done = await asyncio.gather(*(asyncio.to_thread(self._read_each, half) for half in halves))
+        results: dict[RelPath, Hashed] = {}
+        unsteady: list[RelPath] = []
+        for part in done:
+            for path, outcome in part:
+                if isinstance(outcome, Hashed):
+                    results[path] = outcome
+                    self._problems.clear("read", path)
+                elif isinstance(outcome, Problem):
+                    self._problems.set("read", outcome)
+                else:
+                    unsteady.append(path)
+        return results, unsteady
+
+    def _read_each(self, paths: Sequence[RelPath]) -> list[tuple[RelPath, Hashed | Problem | None]]:
+        """Runs in a worker thread; None for files that changed meanwhile."""
+        results: list[tuple[RelPath, Hashed | Problem | None]] = []
+        with self._disk.at_once():
+            for path in paths:
+                try:
+                    results.append((path, self._disk.hash_file(path)))
+                except (FileChangedError, FileNotFoundError, NotADirectoryError):
+                    results.append((path, None))
+                except OSError as error:
+                    results.append((path, self._disk.kind_of_problem(error, path)))
+        return results
