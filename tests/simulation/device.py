@@ -382,8 +382,14 @@ class Device:
         self.do(self.membership.remove(other.id))
 
     def admit(self, other: "Device") -> None:
+        """As pairing does, and with the address at which it met the other one."""
         statements = decode_statements(other.membership.encoded())
-        self.do(self.membership.admit(other.own.certificate, other.name, statements))
+
+        async def admit() -> None:
+            await self.membership.admit(other.own.certificate, other.name, statements)
+            self.cluster.hint(other.id, [(other.host, other.port)])
+
+        self.do(admit())
 
     def set_paused(self, *, paused: bool) -> None:
         if self.is_ready:
