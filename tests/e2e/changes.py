@@ -225,11 +225,13 @@ def _moves_base(of: Changes) -> None:
         of.write(of.ada, f"moved/old/{name}")
     of.write(of.ada, "moved/old/large", size=LARGE)
     of.write(of.ada, "moved/of bob")
+    of.write(of.ada, "moved/stays", size=LARGE)
 
 
 def _moves(of: Changes) -> None:
     of.move(of.ada, "moved/old", "moved/new")
     of.move(of.bob, "moved/of bob", "moved/bob's")
+    of.write(of.ada, "moved/copy", (of.ada / "moved/stays").read_bytes())
 
 
 SCENARIOS = (
