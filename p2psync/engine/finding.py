@@ -16,7 +16,9 @@ _MANY_SUBTREES = 64
 _BATCH = 4096
 """So many known paths are in memory at once."""
 _MUCH = 10_000
-"""From so many changed paths on they are recorded before the walk goes on."""
+_MUCH_MOVED = 125_000
+"""From so many changed paths on they are recorded before the walk goes on. Where files are known,
+new ones may be these, moved, and it is only known at the end of the walk what is missing."""
 
 Early = Callable[[list[Seen], list[RelPath]], Awaitable[list[Seen]]]
 """Takes what has changed and what is missing so far; what of the changed is to come last."""
@@ -60,7 +62,8 @@ class Finder:
         changed: list[Seen] = []
         missing: list[RelPath] = []
         problems: list[Problem] = []
-        after, last, much = "", False, _MUCH
+        step = _MUCH_MOVED if (await self._index.counts()).files else _MUCH
+        after, last, much = "", False, step
         with contextlib.closing(self._disk.walk(under)) as walking:
             while not last:
                 if not walking.is_behind:
@@ -74,7 +77,7 @@ class Finder:
                     after = known[-1][0] if known else ""
                 if early is not None and len(changed) >= much:
                     changed = await early(changed, missing)
-                    much = len(changed) + _MUCH
+                    much = len(changed) + step
         return Walk(changed, missing, problems)
 
     async def at(self, dirty: set[RelPath], early: Early) -> Found:

@@ -73,7 +73,7 @@ async def test_a_move_across_a_scan_that_records_early_is_no_deletion(
         ada.disk.write(f"z/{number:02d}", str(number))
     await ada.scan()
     monkeypatch.setattr(memory_disk, "MOST_CHANGED", 3)
-    monkeypatch.setattr(finding, "_MUCH", 3)
+    monkeypatch.setattr(finding, "_MUCH_MOVED", 3)
     ada.disk.make_directory("a")
     for number in range(12):
         ada.disk.rename(f"z/{number:02d}", f"a/{number:02d}")
