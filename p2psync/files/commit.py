@@ -231,7 +231,7 @@ class Commit:
             if error.errno not in ABSENT:
                 raise
             return Result(step, Outcome.CHANGED)
-        if self._find(spot) is not None or not is_as_expected(self._find(source), step.expected):
+        if not is_as_expected(self._find(source), step.expected):
             return Result(step, Outcome.CHANGED)
         failpoints.reach("commit.before-move")
         try:
@@ -242,7 +242,9 @@ class Commit:
         out = self._system.stat(*spot)
         if is_same_but_moved(out, step.expected):
             self._touched.add(parent(step.source))
-            return Result(step, Outcome.DONE, self._placed(spot, out))
+            mark = fingerprint_of(out, now_ns=0)
+            racy = is_recent(out.st_mtime_ns, out, self._now_ns())
+            return Result(step, Outcome.DONE, mark._replace(racy=racy) if mark else None)
         try:
             self._mover.put(spot, source)
         except OSError:
