@@ -184,7 +184,7 @@ class LocalChanges:
         size, most = 0, _FIRST_GROUP
         for item in changed:
             mark = item.fingerprint
-            if mark.kind == Kind.FILE and not moved.origin_of(item) and self._put_off(item):
+            if mark.kind == Kind.FILE and not moved.origin_of(item) and await self._put_off(item):
                 unsettled.append(item.path)
                 continue
             self._since.pop(item.path, None)
@@ -199,11 +199,15 @@ class LocalChanges:
         new = [path for path in unsettled if path not in held or not held[path].entry.is_live]
         return max((self._later[path] for path in new), default=0.0)
 
-    def _put_off(self, item: Seen) -> bool:
+    async def _put_off(self, item: Seen) -> bool:
         """Whether the file is to be looked at later, because it is being written."""
         mark = item.fingerprint
         wall, now = self._clock.now_ns(), self._clock.monotonic()
-        wait = (quiet_at(mark.size, mark.ctime_ns, wall) - wall) / 1e9
+        quiet = quiet_at(mark.size, mark.ctime_ns, wall)
+        closed = quiet_at(mark.size, mark.ctime_ns, wall, is_closed=True)
+        if wall < quiet != closed and await self._reader.is_closed(item.path):
+            quiet = closed
+        wait = (quiet - wall) / 1e9
         since = self._since.setdefault(item.path, now)
         if wait <= 0 or now - since >= _LONGEST_WAIT_S:
             return False

@@ -37,6 +37,13 @@ class Reader:
                     unsteady.append(path)
         return results, unsteady
 
+    async def is_closed(self, path: RelPath) -> bool:
+        """Whether surely nobody has the file open for writing."""
+        try:
+            return await asyncio.to_thread(self._disk.is_being_written, path) is False
+        except (FileChangedError, OSError):
+            return False
+
     def _read_each(self, paths: Sequence[RelPath]) -> list[tuple[RelPath, Hashed | Problem | None]]:
         """Runs in a worker thread; None for files that changed meanwhile."""
         results: list[tuple[RelPath, Hashed | Problem | None]] = []

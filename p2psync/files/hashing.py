@@ -84,7 +84,7 @@ def read(tree: Tree, place: Place, *, fresh: bool = False) -> bytes:
         return data
 
 
-def is_being_written(tree: Tree, path: RelPath) -> bool:
+def is_being_written(tree: Tree, path: RelPath) -> bool | None:
     with opened(tree, path) as (file, _):
         return tree.system.is_open_for_writing(file)
 

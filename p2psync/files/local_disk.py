@@ -102,7 +102,7 @@ class LocalDisk:
         with self._tree() as tree:
             return hashing.read(tree, place, fresh=fresh)
 
-    def is_being_written(self, path: RelPath) -> bool:
+    def is_being_written(self, path: RelPath) -> bool | None:
         with self._tree() as tree:
             return hashing.is_being_written(tree, path)
 

@@ -112,15 +112,15 @@ class System:
         end = offset + size + -(offset + size) % mmap.PAGESIZE
         os.posix_fadvise(descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
-    def is_open_for_writing(self, descriptor: int) -> bool:
-        """Whether anyone has the file open for writing, or mapped so; False where the system does
+    def is_open_for_writing(self, descriptor: int) -> bool | None:
+        """Whether anyone has the file open for writing, or mapped so; None where the system does
         not tell, as of another user's file or on a network file system."""
         try:
             # Should someone open it this very moment, we are told by a signal that does nothing.
             fcntl.fcntl(descriptor, _F_SETSIG, signal.SIGURG)
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except OSError as error:
-            return error.errno == errno.EAGAIN
+            return True if error.errno == errno.EAGAIN else None
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return False
 

@@ -158,9 +158,9 @@ class Disk(Protocol):
     def read(self, place: Place, *, fresh: bool = False) -> bytes:
         """Exactly `place.size` bytes, or FileChangedError."""
 
-    def is_being_written(self, path: RelPath) -> bool:
-        """Whether a program has the file open for writing, as far as the system tells: then its
-        bytes may change before its times do."""
+    def is_being_written(self, path: RelPath) -> bool | None:
+        """Whether a program has the file open for writing: then its bytes may change before its
+        times do. None where the system does not tell. Raises FileChangedError, OSError."""
 
     def stage_whole(self, files: Sequence[Whole]) -> None:
         """Write staging files at once, with the metadata that they are to be placed with. Names of

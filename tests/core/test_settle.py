@@ -21,3 +21,8 @@ SMALL, LARGE = 4 * 1024 * 1024, 4 * 1024 * 1024 + 1
 )
 def test_quiet_at(size: int, changed: int, quiet: int, why: str) -> None:
     assert quiet_at(size, changed, NOW) == quiet, why
+
+
+def test_a_large_file_that_nobody_writes_to_any_more_waits_less() -> None:
+    assert quiet_at(LARGE, NOW, NOW, is_closed=True) == NOW + 250 * MS
+    assert quiet_at(SMALL, NOW, NOW, is_closed=True) == NOW + 40 * MS

@@ -423,6 +423,23 @@ async def test_a_deletion_waits_for_a_copy_that_is_being_written(lab: Lab, ada: 
     assert [path for _, path, _ in entries] == ["new", "old"]
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_large_file_is_read_soon_after_it_was_closed(
+    lab: Lab, ada: Device, is_open: bool
+) -> None:
+    ada.disk.write("it", b"x" * 5_000_000)
+    if is_open:
+        ada.disk.written.add("it")
+    await look_once(ada, "it")
+    assert await kinds(ada) == {}
+    lab.clock.advance(0.3)
+    await look_once(ada, "it")
+    assert await kinds(ada) == ({} if is_open else {"it": Kind.FILE})
+    lab.clock.advance(0.8)
+    await look_once(ada, "it")
+    assert await kinds(ada) == {"it": Kind.FILE}
+
+
 async def test_a_deletion_does_not_wait_for_ever_for_new_files(lab: Lab, ada: Device) -> None:
     ada.disk.write("old", "x")
     await ada.scan()

@@ -199,10 +199,10 @@ def test_a_file_that_is_open_or_mapped_for_writing_is_told(folder: Folder) -> No
         mapped = mmap.mmap(file.fileno(), 0)
     assert folder.disk.is_being_written(rel("it"))
     mapped.close()
-    assert not folder.disk.is_being_written(rel("it"))
+    assert folder.disk.is_being_written(rel("it")) is False
 
 
-def test_where_the_system_does_not_tell_nobody_is_taken_to_write(
+def test_where_the_system_does_not_tell_it_is_not_known_whether_anybody_writes(
     folder: Folder, system: InterposedSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.write("it", b"123")
@@ -211,7 +211,7 @@ def test_where_the_system_does_not_tell_nobody_is_taken_to_write(
         raise OSError(errno.EACCES, "not yours")
 
     monkeypatch.setattr("fcntl.fcntl", refuse)
-    assert not folder.disk.is_being_written(rel("it"))
+    assert folder.disk.is_being_written(rel("it")) is None
 
 
 def test_a_file_that_is_gone_is_written_by_nobody(folder: Folder) -> None:
