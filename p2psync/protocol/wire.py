@@ -9,6 +9,7 @@ Limits are checked on the eight bytes of the head, before anything is stored for
 
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterable
 
 import msgspec
@@ -25,6 +26,8 @@ MAX_PAYLOAD = 32 * 1024 * 1024
 MAX_PACKED_ENTRIES = 1024 * 1024
 """Bytes of a batch's entries once unpacked."""
 ENTRIES_IN_BATCH = 2000
+_SHORT = 16 * 1024
+_JOINED = 256 * 1024
 
 _HEAD = struct.Struct(">II")
 _encoder = msgspec.msgpack.Encoder()
@@ -51,36 +54,67 @@ class FrameReader:
     """Cuts a byte stream into frames; holds at most one frame and what came with it."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._came: deque[bytearray] = deque()
+        self._at = 0
+        """How much of the first is taken."""
+        self._size = 0
+        self._head: tuple[int, int] | None = None
+        """Of the frame that is coming: the sizes of its body and its payload."""
 
     def clear(self) -> None:
         """Forget what came."""
-        self._buffer.clear()
+        self._came.clear()
+        self._at = self._size = 0
+        self._head = None
 
     def feed(self, data: bytes | bytearray) -> None:
-        self._buffer += data
+        """Takes a `bytearray` over, uncopied unless it is short: a peer that sends many short ones
+        must not make them cost more than what is in them."""
+        if self._came and len(data) < _SHORT and len(self._came[-1]) < _JOINED:
+            self._came[-1] += data
+        elif data:
+            self._came.append(data if isinstance(data, bytearray) else bytearray(data))
+        self._size += len(data)
 
     def next_frame(self) -> tuple[AnyMessage, bytes] | None:
         """The next message and its payload; None when more bytes are needed.
 
         Raises RemoteProtocolError on anything that is no frame within the limits.
         """
-        if len(self._buffer) < _HEAD.size:
+        if self._head is None:
+            if self._size < _HEAD.size:
+                return None
+            body_size, payload_size = _HEAD.unpack(self._take(_HEAD.size))
+            if body_size > MAX_BODY or payload_size > MAX_PAYLOAD:
+                raise RemoteProtocolError("The peer sent a frame larger than the protocol allows.")
+            self._head = body_size, payload_size
+        body_size, payload_size = self._head
+        if self._size < body_size + payload_size:
             return None
-        body_size, payload_size = _HEAD.unpack_from(self._buffer)
-        if body_size > MAX_BODY or payload_size > MAX_PAYLOAD:
-            raise RemoteProtocolError("The peer sent a frame larger than the protocol allows.")
-        end = _HEAD.size + body_size + payload_size
-        if len(self._buffer) < end:
-            return None
-        with memoryview(self._buffer) as view:
-            body = bytes(view[_HEAD.size : _HEAD.size + body_size])
-            payload = bytes(view[_HEAD.size + body_size : end])
-        del self._buffer[:end]
+        body, payload = self._take(body_size), self._take(payload_size)
+        self._head = None
         try:
             return _decoder.decode(body), payload
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise RemoteProtocolError(f"The peer sent a malformed message: {error}.") from error
+
+    def _take(self, size: int) -> bytes:
+        """So many of the first bytes, which have come."""
+        self._size -= size
+        pieces = []
+        while size:
+            first = self._came[0]
+            pieces.append(memoryview(first)[self._at : self._at + size])
+            size -= len(pieces[-1])
+            self._at += len(pieces[-1])
+            if self._at == len(first):
+                self._came.popleft()
+                self._at = 0
+        taken = b"".join(pieces)
+        for piece in pieces:
+            # What is viewed could not be added to.
+            piece.release()
+        return taken
 
 
 def pack_entries(entries: Iterable[SequencedEntry]) -> bytes:

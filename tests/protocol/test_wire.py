@@ -87,6 +87,36 @@ def test_an_unfinished_frame_is_none_yet() -> None:
     assert reader.next_frame() == (Ping(), b"abc")
 
 
+@given(st.lists(st.binary(max_size=40_000), max_size=6), st.data())
+def test_frames_are_cut_alike_however_their_bytes_come(
+    payloads: list[bytes], data: st.DataObject
+) -> None:
+    sent = b"".join(encode_frame(Ping(), payload) + payload for payload in payloads)
+    reader = FrameReader()
+    frames = []
+    at = 0
+    while at < len(sent):
+        size = data.draw(st.sampled_from([1, 7, 100, 16_000, 17_000, 300_000]))
+        piece = sent[at : at + size]
+        reader.feed(bytearray(piece) if data.draw(st.booleans()) else piece)
+        at += size
+        while (frame := reader.next_frame()) is not None:
+            frames.append(frame)
+    assert frames == [(Ping(), payload) for payload in payloads]
+
+
+def test_a_payload_that_comes_byte_by_byte_takes_no_more_memory_than_it_has_bytes() -> None:
+    reader = FrameReader()
+    reader.feed(_frame(b"", b"x" * 400_000)[:8])
+    tracemalloc.start()
+    try:
+        for _ in range(300_000):
+            reader.feed(bytearray(b"x"))
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_are_messages_or_refused(data: bytes) -> None:
     try:
