@@ -10,7 +10,7 @@ for what a peer can serve takes the same few steps however large the file is.
 """
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import chain, islice
 from typing import NamedTuple, Protocol
@@ -19,14 +19,11 @@ import blake3
 
 from p2psync.core.bits import bits_of, each, lowest
 from p2psync.core.ids import DeviceID, Digest
+from p2psync.core.window import FIRST, MOST, REQUEST_BYTES
 from p2psync.engine.session import Session, SessionClosedError
 from p2psync.engine.tasks import together
 from p2psync.protocol.messages import MAX_CHUNKS_IN_REQUEST
 
-REQUEST_BYTES = 1024 * 1024
-"""Asked for at once, unless a single chunk is larger."""
-WINDOW = 4
-"""Requests under way at each peer for one fetch."""
 _COMPARED = 16
 """So many chunks that a peer could serve are compared by how rare they are."""
 NEWS_S = 2.0
@@ -99,6 +96,8 @@ class _Fetch:
         self._asked_at = 0.0
         self._waiting: set[DeviceID] = set()
         """Peers for whose news somebody waits."""
+        self._workers: Counter[DeviceID] = Counter()
+        self._under_way: Counter[DeviceID] = Counter()
 
     # --- what to ask for -------------------------------------------------------------------
 
@@ -169,20 +168,37 @@ class _Fetch:
 
     # --- asking ----------------------------------------------------------------------------
 
-    async def work(self, session: Session) -> None:
-        """Ends when nothing is left that this peer may serve, or the peer fails."""
-        while True:
-            if (batch := self.take(session.peer)) is not None:
-                if not await self._ask(session, batch):
+    def begin(self, session: Session, tasks: asyncio.TaskGroup) -> None:
+        """Have as many workers ask the peer as its window allows."""
+        while self._workers[session.peer] < self._allowed(session):
+            self._workers[session.peer] += 1
+            tasks.create_task(self._work(session, tasks), name="fetch")
+
+    def _allowed(self, session: Session) -> int:
+        # What is under way elsewhere is asked for here too: others cannot tell of it yet.
+        return min(session.window.requests, MOST if self._others is None else FIRST)
+
+    async def _work(self, session: Session, tasks: asyncio.TaskGroup) -> None:
+        """Ends when nothing is left that this peer may serve, the peer fails, or others are enough
+        for it."""
+        peer = session.peer
+        try:
+            while self._workers[peer] <= self._allowed(session):
+                if (batch := self.take(peer)) is not None:
+                    if not await self._ask(session, batch):
+                        return
+                    self.begin(session, tasks)
+                elif not await self._more_may_come(peer):
                     return
-            elif not await self._more_may_come(session.peer):
-                return
+        finally:
+            self._workers[peer] -= 1
 
     async def _ask(self, session: Session, batch: _Batch) -> bool:
         """Whether the peer answered."""
         peer = session.peer
         unserved: Sequence[int] = batch.numbers
         self._asking += 1
+        self._under_way[peer] += 1
         try:
             unserved = await self._request(session, batch.numbers)
             return True
@@ -191,6 +207,7 @@ class _Fetch:
             return False
         finally:
             self._asking -= 1
+            self._under_way[peer] -= 1
             self._asked_at = asyncio.get_running_loop().time()
             if batch.is_common:
                 self._common.discard(peer)
@@ -224,7 +241,11 @@ class _Fetch:
     async def _request(self, session: Session, numbers: list[int]) -> list[int]:
         """What this peer did not serve."""
         needs = [self._needs[number] for number in numbers]
+        began, under_way = asyncio.get_running_loop().time(), self._under_way[session.peer]
         replies = await session.request_chunks(self._folder, [need.digest for need in needs])
+        seconds = asyncio.get_running_loop().time() - began
+        came = sum(len(data) for data in replies if data is not None)
+        session.window = session.window.after(came, seconds, under_way)
         verified = await asyncio.to_thread(_verify, needs, replies)
         good = [
             (need.digest, data)
@@ -277,6 +298,5 @@ async def fetch_chunks(
         # Each worker ends by itself when its peer has nothing left to serve.
         async with together() as tasks:
             for session in current.values():
-                for _ in range(WINDOW):
-                    tasks.create_task(fetch.work(session), name="fetch")
+                fetch.begin(session, tasks)
     return fetch.pending()

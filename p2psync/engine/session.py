@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from p2psync.core.entry import Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.manifest import decode_manifest
+from p2psync.core.window import Window
 from p2psync.engine.packing import Packing
 from p2psync.engine.tasks import together
 from p2psync.errors import P2psyncError
@@ -105,6 +106,8 @@ class Session:
         self._answers = 0
         self._handling = False
         self._strikes = 0
+        self.window = Window()
+        """Of requests for chunks, by what came of those so far."""
         self._dropped: str | None = None
         self._dropping = asyncio.Event()
         self.closed = asyncio.Event()

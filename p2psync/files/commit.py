@@ -227,16 +227,11 @@ class Commit:
         assert step.source is not None and step.expected is not None
         try:
             source, spot = self._tree.places(step.source, step.path)
-        except OSError as error:
-            if error.errno not in ABSENT:
-                raise
-            return Result(step, Outcome.CHANGED)
-        if not is_as_expected(self._find(source), step.expected):
-            return Result(step, Outcome.CHANGED)
-        failpoints.reach("commit.before-move")
-        try:
+            if not is_as_expected(self._find(source), step.expected):
+                return Result(step, Outcome.CHANGED)
+            failpoints.reach("commit.before-move")
             self._mover.put(source, spot)
-        except (FileExistsError, FileNotFoundError):
+        except (FileExistsError, FileNotFoundError, NotADirectoryError):
             return Result(step, Outcome.CHANGED)
         failpoints.reach("commit.after-move")
         out = self._system.stat(*spot)

@@ -6,7 +6,8 @@ import blake3
 import pytest
 
 from p2psync.core.ids import DeviceID, Digest
-from p2psync.engine.fetch import REQUEST_BYTES, Need, fetch_chunks
+from p2psync.core.window import MOST, REQUEST_BYTES, Window
+from p2psync.engine.fetch import Need, fetch_chunks
 from p2psync.engine.session import Session, SessionClosedError
 from tests.support.devices import device_id
 
@@ -33,6 +34,7 @@ class Peer:
         self.error: Exception = SessionClosedError("gone")
         self.gate: asyncio.Event | None = None
         self.was_asked = asyncio.Event()
+        self.window = Window()
 
     async def request_chunks(self, folder: str, digests: Sequence[Digest]) -> list[bytes | None]:
         self.asked.append(list(digests))
@@ -87,7 +89,37 @@ async def test_all_is_fetched_in_requests_of_bounded_size() -> None:
     fetched.check(big)
     assert fetched.left == []
     assert all(len(asked) * 300_000 <= REQUEST_BYTES for asked in bob.asked)
-    assert 1 < bob.most <= 4
+    assert 1 < bob.most <= MOST
+
+
+@pytest.mark.parametrize(("rate", "most"), [(1e6, 1), (1e9, MOST)])
+async def test_as_many_requests_are_under_way_as_the_peer_has_shown_to_be_worth(
+    rate: float, most: int
+) -> None:
+    big = [data_of(number, 1_000_000) for number in range(40)]
+    bob = Peer("bob", big)
+    bob.window = Window(rate)
+    bob.gate = asyncio.Event()
+    fetched = Fetched(bob)
+    fetching = asyncio.create_task(fetched.fetch(big))
+    await bob.was_asked.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert bob.under_way == most
+    bob.gate.set()
+    await fetching
+    fetched.check(big)
+    assert bob.window.rate != rate, "what came of them counts for the next"
+
+
+async def test_a_peer_that_turns_out_to_be_fast_is_asked_for_more_at_once() -> None:
+    big = [data_of(number, 1_000_000) for number in range(60)]
+    bob = Peer("bob", big)
+    bob.window = Window(1e6)
+    fetched = Fetched(bob)
+    await fetched.fetch(big)
+    fetched.check(big)
+    assert bob.most == MOST
 
 
 async def test_a_chunk_larger_than_a_request_is_asked_for_alone() -> None:
