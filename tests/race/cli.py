@@ -38,8 +38,10 @@ def race(
     *,
     repeat: int,
     place: Path | None,
+    once: Set[str] = frozenset(),
 ) -> Race:
-    """Those that are not installed are left out, and told. They take turns in each round."""
+    """Those that are not installed are left out, and told. They take turns in each round; works of
+    `once` are in the first one only."""
     present = [program for program in contenders if program.version is not None]
     absent = [program.title for program in contenders if program.version is None]
     for title in absent:
@@ -49,13 +51,14 @@ def race(
     results: Results = {work.name: {} for scenario in listed for work in scenario.works}
     with contextlib.ExitStack() as at_the_end:
         for scenario in listed:
-            if wanted.isdisjoint(work.name for work in scenario.works):
-                continue
-            for _ in range(repeat):
+            for turn in range(repeat):
+                now = wanted - once if turn else wanted
+                if now.isdisjoint(work.name for work in scenario.works):
+                    continue
                 for program in present:
                     base = Path(tempfile.mkdtemp(prefix="race-", dir=scenario.place or place))
                     at_the_end.callback(shutil.rmtree, base, ignore_errors=True)
-                    done = run(program, scenario, wanted, base, settings)
+                    done = run(program, scenario, now, base, settings)
                     if _has_few_files(base):
                         shutil.rmtree(base, ignore_errors=True)
                     for name, found in done.items():
@@ -136,6 +139,7 @@ def _parser(works: Sequence[str], standard: Sequence[str]) -> argparse.ArgumentP
     add("--works", help=f"of {', '.join(works)}, with commas [all but {', '.join(others)}]")
     add("--systems", help="of p2psync, syncthing, rsync, unison, cp, with commas [all]")
     add("--repeat", type=int, default=1, metavar="N", help="runs, of which the median is told [1]")
+    add("--once", default="", metavar="WORKS", help="those of them that have one run all the same")
     add("--scale", type=float, default=1.0, help="all sizes are multiplied by it [1]")
     add("--limit", type=float, default=1800.0, help="seconds for each work [1800]")
     add("--dir", type=_directory, help="where to work [temporary]")
@@ -187,6 +191,7 @@ def main(arguments: Sequence[str] | None = None, *, docs: Path = REPOSITORY / "d
                 ),
                 repeat=given.repeat,
                 place=given.dir,
+                once=_chosen(parser, given.once or None, [name for name, _ in known], ()),
             )
         return _show(found, given.json, docs if given.write_docs else None)
     except (ValueError, OSError) as error:

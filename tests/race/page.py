@@ -39,11 +39,20 @@ def _about(race: Race) -> str:
         f"- {machine.processor}, {machine.cores} cores, {machine.memory_gib} GiB, "
         f"{machine.file_system}, Linux {machine.kernel}, Python {machine.python}; "
         f"load before: {machine.load:.2f}",
-        f"- median of {race.repeat} runs" if race.repeat > 1 else "- one run",
+        _runs(race),
     ]
     if race.absent:
         lines.append(f"- not installed there: {', '.join(race.absent)}")
     return "\n".join(lines)
+
+
+def _runs(race: Race) -> str:
+    if race.repeat == 1:
+        return "- one run"
+    once = [
+        work.title for work in race.works if all(len(of.runs) < 2 for of in work.results.values())
+    ]
+    return f"- median of {race.repeat} runs" + (f"; one run of: {'; '.join(once)}" if once else "")
 
 
 def _table(measure: Measure, race: Race) -> str:

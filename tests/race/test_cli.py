@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import REPOSITORY
-from tests.race import cli, record
+from tests.race import cli, page, record
 from tests.race.fakes import fake
 from tests.race.page import BEGIN, END
 from tests.race.peers import Program
@@ -51,6 +51,23 @@ def test_programs_take_turns_and_every_run_is_kept(tmp_path: Path) -> None:
     results = done.works[0].results
     assert [len(one.runs) for one in results.values()] == [3, 3]
     assert [line.partition(":")[0] for line in told] == ["P2psync", "Other"] * 3
+
+
+def test_works_that_take_long_may_have_one_run_and_the_page_says_so(tmp_path: Path) -> None:
+    wanted = frozenset({"small", "move", "big"})
+    done = cli.race(
+        [fake(), fake("other")],
+        wanted,
+        Settings(TINY, limit_s=0.05, tell=lambda _: None),
+        repeat=3,
+        place=tmp_path,
+        once=frozenset({"move", "big"}),
+    )
+
+    runs = {work.name: [len(one.runs) for one in work.results.values()] for work in done.works}
+    assert runs == {"small": [3, 3], "move": [1, 1], "big": [1, 1]}
+    titles = [work.title for work in done.works[1:]]
+    assert f"- median of 3 runs; one run of: {'; '.join(titles)}\n" in page.rendered(done)
 
 
 def test_works_that_were_not_asked_for_are_not_told(tmp_path: Path) -> None:
