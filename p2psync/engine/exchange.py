@@ -69,6 +69,8 @@ class Exchange:
         """Our sequence up to which the peer was told; None until it said what it knows."""
         self._wake = asyncio.Event()
         self._acknowledged = (-1, -1, -1)
+        self._acknowledging = asyncio.Lock()
+        """So that none overtakes another, and the last that the peer hears is the latest."""
 
     def recorded(self) -> None:
         """The own index has new rows, or offers were settled: `run` tells the peer."""
@@ -195,14 +197,15 @@ class Exchange:
 
     async def acknowledge(self) -> None:
         """Tell the peer how far its index is stored and settled here, if that is news."""
-        epoch, received = self.theirs.epoch, self.received
-        applied = await self._index.applied(self.peer)
-        now = (epoch, received, min(applied, received))
-        if now != self._acknowledged and epoch == self.theirs.epoch != 0:
-            self._acknowledged = now
-            failpoints.reach("exchange.before-acknowledging")
-            self.session.post(IndexAck(self.folder, *now))
-            failpoints.reach("exchange.after-acknowledging")
+        async with self._acknowledging:
+            epoch, received = self.theirs.epoch, self.received
+            applied = await self._index.applied(self.peer)
+            now = (epoch, received, min(applied, received))
+            if now != self._acknowledged and epoch == self.theirs.epoch != 0:
+                self._acknowledged = now
+                failpoints.reach("exchange.before-acknowledging")
+                self.session.post(IndexAck(self.folder, *now))
+                failpoints.reach("exchange.after-acknowledging")
 
     async def on_ack(self, ack: IndexAck) -> None:
         if ack.epoch != self._index.epoch:

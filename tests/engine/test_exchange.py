@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from p2psync.core.entry import Entry, Fingerprint, Kind
+from p2psync.core.ids import DeviceID
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot, first_version
 from p2psync.engine.exchange import Exchange
@@ -333,6 +334,38 @@ async def test_a_peer_holds_ours_when_it_has_applied_all(peer: Peer) -> None:
     assert await peer.index.acknowledged(BOB) == Cursor(epoch, latest)
     with pytest.raises(RemoteProtocolError):
         await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest + 1))
+
+
+async def test_an_acknowledgement_does_not_overtake_the_one_before(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer would take this device for behind until something else is acknowledged."""
+    await peer.offers(sequence=1)
+    applied = peer.index.applied
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slowly(device: DeviceID) -> int:
+        found = await applied(device)
+        if not asked.is_set():
+            asked.set()
+            await answer.wait()
+        return found
+
+    monkeypatch.setattr(peer.index, "applied", slowly)
+    first = asyncio.create_task(peer.exchange.acknowledge())
+    await asked.wait()
+    receiving = asyncio.create_task(peer.sends(1))
+    async with asyncio.timeout(2):
+        while peer.exchange.received < 1:
+            await asyncio.sleep(0)
+        for _ in range(1000):
+            # As often as it takes to get past the one that waits.
+            await asyncio.sleep(0)
+        answer.set()
+        await asyncio.gather(first, receiving)
+    assert [message for message in peer.posted() if isinstance(message, IndexAck)][-1] == (
+        IndexAck(FOLDER, BOBS, 1, 1)
+    )
 
 
 async def test_a_peer_that_knows_later_rows_than_there_are_shows_a_setback(peer: Peer) -> None:
