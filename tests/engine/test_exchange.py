@@ -356,7 +356,7 @@ async def test_an_acknowledgement_does_not_overtake_the_one_before(
     await asked.wait()
     receiving = asyncio.create_task(peer.sends(1))
     async with asyncio.timeout(2):
-        while peer.exchange.received < 1:
+        while peer.exchange.received < 1:  # noqa: ASYNC110 - nobody tells when it changes
             await asyncio.sleep(0)
         for _ in range(1000):
             # As often as it takes to get past the one that waits.
