@@ -208,18 +208,14 @@ class Folder:
     async def _scan_always(self) -> None:
         # Or what changes between the scan and the first watch would ask for another full scan.
         await self._watcher.begun()
-        next_full = self._clock.monotonic() + self._scan_interval_s
         while True:
+            # From the end of the last one on: one that takes longer must not follow upon itself.
+            next_full = self.local.looked_at_all + self._scan_interval_s
             await self.local.wait(max(0.0, next_full - self._clock.monotonic()))
-            is_due = self._clock.monotonic() >= next_full
-            if is_due:
+            if self._clock.monotonic() >= next_full:
                 self.local.mark(None)
             self.local.author = self._author()
-            is_done = await self._guard.run(self.local.scan, _SCANNING)
-            if is_due:
-                # From its end on: one that takes longer than that must not follow upon itself.
-                next_full = self._clock.monotonic() + self._scan_interval_s
-            if not is_done:
+            if not await self._guard.run(self.local.scan, _SCANNING):
                 continue
             if not self._scanned:
                 self._scanned = True

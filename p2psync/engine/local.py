@@ -91,6 +91,8 @@ class LocalChanges:
         self.wake = asyncio.Event()
         self.wake.set()
         self.busy = False
+        self.looked_at_all = clock.monotonic()
+        """When everything was looked at last."""
         self.recorded: Callable[[], None] = lambda: None
         """Called after each group of changes, so that peers hear of the first ones at once."""
 
@@ -166,6 +168,8 @@ class LocalChanges:
             await record(found.changed, found.missing)
             gone = [path for path in found.missing if path not in moved.recorded]
             await self._record_missing(gone, arriving)
+            if everything:
+                self.looked_at_all = self._clock.monotonic()
         except BaseException:
             self._everything |= everything
             self._dirty |= dirty
@@ -184,7 +188,7 @@ class LocalChanges:
         size, most = 0, _FIRST_GROUP
         for item in changed:
             mark = item.fingerprint
-            if mark.kind == Kind.FILE and not moved.origin_of(item) and await self._put_off(item):
+            if mark.kind == Kind.FILE and not moved.is_known(item) and await self._put_off(item):
                 unsettled.append(item.path)
                 continue
             self._since.pop(item.path, None)
@@ -205,7 +209,7 @@ class LocalChanges:
         wall, now = self._clock.now_ns(), self._clock.monotonic()
         quiet = quiet_at(mark.size, mark.ctime_ns, wall)
         closed = quiet_at(mark.size, mark.ctime_ns, wall, is_closed=True)
-        if wall < quiet != closed and await self._reader.is_closed(item.path):
+        if closed < quiet and wall < quiet and await self._reader.is_closed(item.path):
             quiet = closed
         wait = (quiet - wall) / 1e9
         since = self._since.setdefault(item.path, now)
@@ -216,7 +220,7 @@ class LocalChanges:
 
     async def _record_group(self, group: Sequence[Seen], moved: Moved) -> None:
         files = [item for item in group if item.fingerprint.kind == Kind.FILE]
-        origins = moved.came(files)
+        origins = await moved.came(files)
         as_it_was = unread(files, origins)
         hashed, unsteady = await self._reader.read(
             [item for item in files if item.path not in as_it_was]

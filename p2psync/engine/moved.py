@@ -13,6 +13,8 @@ from p2psync.core.relpath import RelPath
 from p2psync.engine.damaged import Identity, identity
 from p2psync.ports import FolderIndex, Hashed, Held, Row, Seen
 
+_AT_A_TIME = 10_000
+
 
 class Origin(NamedTuple):
     """Where a file was."""
@@ -26,23 +28,34 @@ class Moved:
 
     def __init__(self, index: FolderIndex) -> None:
         self._index = index
-        self._origins: dict[Identity, Origin] = {}
+        self._origins: dict[Identity, RelPath] = {}
         self.recorded: set[RelPath] = set()
         """Origins whose deletion was recorded together with the file at its new path."""
 
     async def went(self, missing: Sequence[RelPath]) -> None:
         """These are gone from where the index has them."""
-        for path, held in (await self._index.held(missing)).items():
-            if held.fingerprint is not None and held.entry.kind == Kind.FILE:
-                self._origins[identity(held.fingerprint)] = Origin(path, held)
+        for at in range(0, len(missing), _AT_A_TIME):
+            for path, held in (await self._index.held(missing[at : at + _AT_A_TIME])).items():
+                if held.fingerprint is not None and held.entry.kind == Kind.FILE:
+                    self._origins[identity(held.fingerprint)] = path
 
-    def origin_of(self, file: Seen) -> Origin | None:
-        return self._origins.get(identity(file.fingerprint))
+    def is_known(self, file: Seen) -> bool:
+        """Whether it was elsewhere before."""
+        return identity(file.fingerprint) in self._origins
 
-    def came(self, files: Iterable[Seen]) -> dict[RelPath, Origin]:
+    async def came(self, files: Iterable[Seen]) -> dict[RelPath, Origin]:
         """Where those of them were that were elsewhere before."""
-        origins = ((file.path, self.origin_of(file)) for file in files)
-        return {path: origin for path, origin in origins if origin is not None}
+        found = [(file, self._origins.get(identity(file.fingerprint))) for file in files]
+        held = await self._index.held([path for _, path in found if path is not None])
+        return {
+            file.path: Origin(path, held[path])
+            for file, path in found
+            if path in held and _is_of(file, held[path])
+        }
+
+
+def _is_of(file: Seen, held: Held) -> bool:
+    return held.fingerprint is not None and identity(held.fingerprint) == identity(file.fingerprint)
 
 
 def unread(files: Iterable[Seen], origins: Mapping[RelPath, Origin]) -> dict[RelPath, Hashed]:

@@ -126,6 +126,7 @@ class Puller:
             self._blocked.clear()
             self._large.clear()
             self._uncommitted.clear()
+            self._renames.forget()
 
     async def _reconsider(self) -> None:
         self._swept = self._clock.monotonic()
@@ -316,7 +317,6 @@ class Puller:
             item.staged for item in outcome.not_done if item.staged is not None
         )
         for item in outcome.done:
-            self._renames.done(item.path)
             for path in item.paths:
                 self._attempts.succeeded(path)
         for item, result in outcome.failed:

@@ -23,8 +23,9 @@ class Renames:
         """The disk would not rename to this path: a copy is to be made."""
         self._refused.add(path)
 
-    def done(self, path: RelPath) -> None:
-        self._refused.discard(path)
+    def forget(self) -> None:
+        """What was refused may be tried again."""
+        self._refused.clear()
 
     async def join(self, items: Sequence[Item], taken: Container[RelPath]) -> list[Item]:
         """The items, those as renames that can be. Paths that are `taken` are left alone."""

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from p2psync import failpoints
@@ -31,7 +31,7 @@ from p2psync.files.problems import kind_of_problem
 from p2psync.files.ready import Ready
 from p2psync.files.recovered import surface
 from p2psync.files.staging import staging_area
-from p2psync.files.syncing import FEW, sync_file, sync_file_system
+from p2psync.files.syncing import Unsynced
 from p2psync.files.trash import Aside
 from p2psync.files.tree import ABSENT, Tree
 from p2psync.ports import Action, Outcome, Result, Step
@@ -57,9 +57,8 @@ class Commit:
         self._now_ns = now_ns
         self._absent = Absent(tree)
         self._ready = Ready(tree)
-        self._touched: set[RelPath | None] = set()
+        self._unsynced = Unsynced(tree)
         self._displaced: list[_Displaced] = []
-        self._sync_all = False
         self.stranded = False
         """Whether something unknown could not be put back into the tree and is still aside."""
 
@@ -69,7 +68,7 @@ class Commit:
         results = [self._carry_out(step) for step in steps]
         failpoints.reach("commit.before-directory-sync")
         try:
-            self._sync_directories()
+            self._unsynced.sync(many=bool(self._displaced))
         except OSError as error:
             results = [_not_durable(result, error) for result in results]
         failpoints.reach("commit.after-directory-sync")
@@ -106,7 +105,7 @@ class Commit:
         except OSError as error:
             return Result(step, Outcome.FAILED, problem=kind_of_problem(error, step.path))
         if result.outcome is Outcome.DONE:
-            self._touched.add(parent(step.path))
+            self._unsynced.directory(parent(step.path))
         return result
 
     def _find(self, spot: Spot) -> os.stat_result | None:
@@ -216,10 +215,13 @@ class Commit:
         found = self._find(spot)
         now_ns = self._now_ns()
         untouched = found is not None and _state(found)[:3] == _state(made)[:3]
+        was = fingerprint_of(made, now_ns=now_ns)
         mark = fingerprint_of(found if found is not None and untouched else made, now_ns=now_ns)
-        if mark is None:
+        if mark is None or was is None:
             return None
-        return mark._replace(racy=not untouched or is_recent(mark.mtime_ns, made, now_ns))
+        racy = not untouched or is_recent(mark.mtime_ns, made, now_ns)
+        # A chmod meanwhile is an edit, and to be found as one.
+        return mark._replace(executable=was.executable, racy=racy)
 
     # --- moving ----------------------------------------------------------------------------
 
@@ -230,21 +232,25 @@ class Commit:
             if not is_as_expected(self._find(source), step.expected):
                 return Result(step, Outcome.CHANGED)
             failpoints.reach("commit.before-move")
-            self._mover.put(source, spot)
+            self._mover.move(source, spot)
         except (FileExistsError, FileNotFoundError, NotADirectoryError):
             return Result(step, Outcome.CHANGED)
         failpoints.reach("commit.after-move")
-        out = self._system.stat(*spot)
-        if is_same_but_moved(out, step.expected):
-            self._touched.add(parent(step.source))
-            mark = fingerprint_of(out, now_ns=0)
+        out = self._find(spot)
+        if out is not None and not is_same_but_moved(out, step.expected):
+            # Or it stays where it is, for all to see.
+            with contextlib.suppress(OSError):
+                self._mover.move(spot, source)
+            return Result(step, Outcome.CHANGED)
+        # What someone wrote a moment ago is to be as durable as all that peers' versions name.
+        self._unsynced.file(step.path)
+        self._unsynced.directory(parent(step.path))
+        self._unsynced.directory(parent(step.source))
+        mark = step.expected._replace(racy=True)
+        if out is not None:
             racy = is_recent(out.st_mtime_ns, out, self._now_ns())
-            return Result(step, Outcome.DONE, mark._replace(racy=racy) if mark else None)
-        try:
-            self._mover.put(spot, source)
-        except OSError:
-            self._surface(spot, step.source)
-        return Result(step, Outcome.CHANGED)
+            mark = mark._replace(ctime_ns=out.st_ctime_ns, racy=racy)
+        return Result(step, Outcome.DONE, mark)
 
     # --- removing --------------------------------------------------------------------------
 
@@ -278,7 +284,8 @@ class Commit:
         assert step.expected is not None
         slot, aside = self._aside.place(step.path)
         try:
-            self._mover.put(spot, aside)
+            # Nobody else knows the name there, so that nothing can be replaced.
+            self._system.rename(*spot, *aside)
         except FileNotFoundError:
             return Outcome.DONE if step.action is Action.REMOVE else Outcome.CHANGED
         failpoints.reach("commit.after-displacing")
@@ -307,7 +314,7 @@ class Commit:
         except OSError:
             self.stranded = True
             raise
-        self._touched.add(directory)
+        self._unsynced.directory(directory)
 
     # --- directories and metadata ----------------------------------------------------------
 
@@ -351,30 +358,14 @@ class Commit:
             mark = fingerprint_of(self._system.fstat(file), now_ns=0)
         finally:
             self._system.close(file)
-        self._sync_all = True
+        self._unsynced.file(step.path)
         # The new mtime hides a write that came just before it: the content is to be read again.
         return Result(step, Outcome.DONE, mark._replace(racy=True) if mark else None)
 
     # --- the end of the group --------------------------------------------------------------
 
-    def _sync_directories(self) -> None:
-        many = self._displaced or self._sync_all or len(self._touched) > FEW
-        if not many or not sync_file_system(self._system, self._tree.top):
-            self._sync_each(self._touched)
-
-    def _sync_each(self, directories: Iterable[RelPath | None]) -> None:
-        for path in directories:
-            try:
-                handle = self._tree.directory(path)
-            except OSError as error:
-                if error.errno not in ABSENT:
-                    raise
-            else:
-                sync_file(self._system, handle)
-
     def _last_look(self) -> None:
         """Someone may have had a displaced file open and written to it since: that is an edit."""
-        self._touched.clear()
         for slot, path, found in self._displaced:
             spot = self._aside.spot(slot, path)
             now = self._find(spot)
@@ -382,7 +373,7 @@ class Commit:
                 with contextlib.suppress(OSError):
                     self._surface(spot, path)
         with contextlib.suppress(OSError):
-            self._sync_each(self._touched)
+            self._unsynced.sync()
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:

@@ -19,8 +19,13 @@ class Mover:
         self._system = system
         self.can_swap = True
 
+    def move(self, source: Spot, target: Spot) -> None:
+        """Rename what anyone may replace meanwhile to a name that is free; FileExistsError if it is
+        not, and another OSError where the file system has no such call."""
+        self._system.rename_flagged(*source, *target, RenameFlag.NOREPLACE)
+
     def put(self, source: Spot, target: Spot) -> None:
-        """Rename to a name that is free; FileExistsError if it is not.
+        """Rename what is ours alone to a name that is free; FileExistsError if it is not.
 
         Without renameat2 by a hard link, and without those (FAT) by looking first: there, and only
         there, what someone else puts at the name in that instant is replaced.

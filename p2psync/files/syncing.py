@@ -2,7 +2,9 @@
 
 import errno
 
+from p2psync.core.relpath import RelPath
 from p2psync.files.syscalls import System
+from p2psync.files.tree import ABSENT, Tree
 
 FEW = 3
 """Up to so many files or directories, one fsync each is cheaper than a sync of the file system."""
@@ -30,3 +32,51 @@ def sync_file_system(system: System, descriptor: int) -> bool:
             raise
         return False
     return True
+
+
+class Unsynced:
+    """What of a tree is to be made durable."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._directories: dict[RelPath | None, None] = {}
+        self._files: list[RelPath] = []
+
+    def directory(self, path: RelPath | None) -> None:
+        """Of where a file moved to and from, the first is to be named first: then a file system
+        that keeps no order of its own has it twice rather than not at all."""
+        self._directories[path] = None
+
+    def file(self, path: RelPath) -> None:
+        self._files.append(path)
+
+    def sync(self, *, many: bool = False) -> None:
+        """All that was named since the last time. `many`: there is more than was named. Raises
+        OSError when something may not be on the disk."""
+        system = self._tree.system
+        many = many or bool(self._files) or len(self._directories) > FEW
+        if not many or not sync_file_system(system, self._tree.top):
+            for path in self._files:
+                self._sync(path)
+            for directory in self._directories:
+                try:
+                    handle = self._tree.directory(directory)
+                except OSError as error:
+                    if error.errno not in ABSENT:
+                        raise
+                else:
+                    sync_file(system, handle)
+        self._files.clear()
+        self._directories.clear()
+
+    def _sync(self, path: RelPath) -> None:
+        try:
+            file = self._tree.system.open_file(*self._tree.place(path))
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+            return
+        try:
+            sync_file(self._tree.system, file)
+        finally:
+            self._tree.system.close(file)

@@ -76,7 +76,8 @@ class Action(Enum):
     PLACE = "place"
     """Put a staged file or a symlink at the path."""
     MOVE = "move"
-    """Rename the file at `source` to the path, where nothing is."""
+    """Rename the file at `source` to the path, where nothing is; it may fail where PLACE would not,
+    as between two file systems."""
     MAKE_DIRECTORY = "make directory"
     REMOVE = "remove"
     SET_METADATA = "set metadata"

@@ -9,6 +9,7 @@ import pytest
 
 from p2psync.core.relpath import RelPath
 from p2psync.engine import guard as module
+from p2psync.engine.finding import Early, Found
 from p2psync.engine.folder import Folder, FolderSpec, State
 from p2psync.engine.session import SessionClosedError
 from p2psync.errors import P2psyncError
@@ -273,22 +274,24 @@ async def test_a_full_scan_longer_than_its_interval_does_not_follow_upon_itself(
     running: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock: Any = running._clock
-    local = running.local
-    scans: list[bool] = []
+    finder = running.local._finder
+    find_all = finder.all
+    began: list[float] = []
 
-    async def scan() -> bool:
-        local.wake.clear()
-        scans.append(local._everything)
-        if local._everything:
-            clock.advance(2 * 3600)
-        local._everything = False
-        return False
+    async def slowly(early: Early) -> Found:
+        began.append(clock.monotonic())
+        clock.advance(2 * 3600)
+        return await find_all(early)
 
     await _until(lambda: running._scanned)
-    monkeypatch.setattr(local, "scan", scan)
-    clock.advance(3600)
-    local.wake.set()
-    await _until(lambda: scans)
-    local.wake.set()
-    await _until(lambda: len(scans) > 1)
-    assert scans == [True, False]
+    monkeypatch.setattr(finder, "all", slowly)
+    for _ in range(2):
+        scans = len(began)
+        clock.advance(3599)
+        running.local.mark([RelPath("anything")])
+        await _until(lambda: not running.local.pending)
+        assert len(began) == scans
+        clock.advance(1)
+        running.local.wake.set()
+        await _until(lambda: len(began) > scans and not running.local.pending)  # noqa: B023
+    assert began[1] - began[0] == 3 * 3600

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,9 +57,11 @@ def test_an_edit_between_the_check_and_the_rename_goes_back_to_its_place(
 ) -> None:
     mark = place(folder.disk, "it", file(b"old"))
     change = step(folder.disk, "it", new, expected=mark)
+    replaces = new not in (DIRECTORY, TOMBSTONE)
     # The first rename of a file to be placed only moves it out of staging.
     skip = 1 if new.data else 0
-    system.before = once("rename_flagged", lambda: folder.write("it", b"edit"), skip=skip)
+    rename = "rename_flagged" if replaces else "rename"
+    system.before = once(rename, lambda: folder.write("it", b"edit"), skip=skip)
 
     assert commit_one(folder, change) is Outcome.CHANGED
 
@@ -161,7 +164,7 @@ def test_a_file_that_takes_the_place_of_one_being_removed_stays(
     acts = iter([b"edit", b"another"])
 
     def hook(name: str, args: tuple[object, ...]) -> None:
-        if name == "rename_flagged":
+        if name in ("rename", "rename_flagged"):
             data = next(acts, None)
             if data is not None:
                 folder.write("it", data)
@@ -217,7 +220,7 @@ def test_a_metadata_change_leaves_the_content_to_be_read_again(folder: Folder) -
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_an_edit_just_before_a_file_moves_stays_where_it_was_made(
+def test_an_edit_just_before_a_file_moves_stays_where_people_see_it(
     folder: Folder, system: InterposedSystem, taken: bool
 ) -> None:
     mark = place(folder.disk, "it", file(b"old"))
@@ -226,10 +229,118 @@ def test_an_edit_just_before_a_file_moves_stays_where_it_was_made(
         # And just after that somebody takes the name.
         system.after = once("rename_flagged", lambda: folder.write("it", b"new"))
     assert commit_one(folder, move("it", "there", mark)) is Outcome.CHANGED
-    shown = folder.tree()
-    assert "there" not in shown
-    assert shown.pop("it") == (b"new" if taken else b"edited")
-    assert list(shown.values()) == ([b"edited"] if taken else [])
+    assert folder.tree() == ({"it": b"new", "there": b"edited"} if taken else {"it": b"edited"})
+
+
+def test_a_file_that_its_owner_takes_away_the_moment_it_has_moved_is_known_as_uncertain(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    """And not as failed: it would be fetched again."""
+    mark = place(folder.disk, "it", file(b"old"))
+    system.after = once("rename_flagged", lambda: folder.remove("there"))
+    (result,) = folder.disk.commit([move("it", "there", mark)])
+    assert result.outcome is Outcome.DONE
+    assert result.fingerprint is not None and result.fingerprint.racy
+    assert folder.tree() == {}
+
+
+def test_an_edited_file_that_goes_before_it_could_be_put_back_holds_up_nothing(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    mark = place(folder.disk, "it", file(b"old"))
+    gone = step(folder.disk, "gone", TOMBSTONE, expected=place(folder.disk, "gone", file(b"gone")))
+    acts = iter([lambda: folder.write("it", b"edited"), lambda: folder.remove("there")])
+
+    def hook(name: str, _args: tuple[Any, ...]) -> None:
+        if name == "rename_flagged":
+            next(acts, lambda: None)()
+
+    system.before = hook
+    outcomes = [one.outcome for one in folder.disk.commit([move("it", "there", mark), gone])]
+    assert outcomes == [Outcome.CHANGED, Outcome.DONE]
+    assert folder.trash() == [b"gone"]
+    assert folder.left_in_staging() == []
+
+
+@pytest.mark.parametrize("moves", [True, False])
+def test_a_chmod_at_the_moment_of_a_rename_is_found_by_the_next_scan(
+    folder: Folder, system: InterposedSystem, moves: bool
+) -> None:
+    if moves:
+        change = move("it", "there", place(folder.disk, "it", file(b"old")))
+        system.before = once("rename_flagged", lambda: (folder.root / "it").chmod(0o755))
+    else:
+        change = step(folder.disk, "there", file(b"old"))
+        system.after = once("rename_flagged", lambda: (folder.root / "there").chmod(0o755))
+    (result,) = folder.disk.commit([change])
+    assert result.outcome is Outcome.DONE
+    assert result.fingerprint is not None and not result.fingerprint.executable
+    found = walked(folder.disk, {rel("there"): result.fingerprint})
+    assert [item.fingerprint.executable for item in found.changed] == [True]
+
+
+@pytest.mark.parametrize("can", [True, False])
+def test_what_was_moved_is_made_durable_with_its_new_name_first(
+    folder: Folder, system: InterposedSystem, can: bool
+) -> None:
+    folder.make_directory("a")
+    folder.make_directory("b")
+    mark = place(folder.disk, "a/it", file(b"old"))
+    calls: list[str] = []
+    system.before = None if can else lacks("sync_file_system")
+    system.after = lambda name, args: calls.append(_shown(folder, name, args))
+    (result,) = folder.disk.commit([move("a/it", "b/it", mark)])
+    assert result.outcome is Outcome.DONE
+    moved = calls.index("rename_flagged")
+    syncs = [call for call in calls[moved:] if "sync" in call]
+    assert syncs == (["sync_file_system"] if can else ["fsync it", "fsync b", "fsync a"])
+
+
+def _shown(folder: Folder, name: str, args: tuple[Any, ...]) -> str:
+    if name != "fsync":
+        return name
+    return f"fsync {Path(os.readlink(f'/proc/self/fd/{args[0]}')).name}"
+
+
+@pytest.mark.parametrize("action", ["move", "remove", "replace"])
+def test_without_renames_that_replace_nothing_a_new_file_that_takes_the_name_is_not_lost(
+    folder: Folder, system: InterposedSystem, action: str
+) -> None:
+    """As an editor saves, between any two calls."""
+    for skip in range(4):
+        path = f"it{skip}"
+        mark = place(folder.disk, path, file(b"old"))
+        change = {
+            "move": move(path, f"{path} there", mark),
+            "remove": step(folder.disk, path, TOMBSTONE, expected=mark),
+            "replace": step(folder.disk, path, file(b"new"), expected=mark),
+        }[action]
+
+        def save(path: str = path) -> None:
+            (folder.root / "saved").write_bytes(b"edited")
+            (folder.root / "saved").rename(folder.root / path)
+
+        lacking = lacks("rename_flagged")
+        edit = _AfterAny(("rename", "link", "unlink"), save, skip=skip)
+        system.before, system.after = lacking, edit
+        folder.disk.commit([change])
+        system.before = system.after = None
+        assert edit.left >= 0 or b"edited" in folder.tree().values(), (action, skip)
+
+
+class _AfterAny:
+    """Do `action` after the call of one of these names, when `skip` others were."""
+
+    def __init__(self, names: tuple[str, ...], action: Callable[[], None], *, skip: int) -> None:
+        self._names = names
+        self._action = action
+        self.left = skip
+
+    def __call__(self, name: str, _args: tuple[Any, ...]) -> None:
+        if name in self._names:
+            self.left -= 1
+            if self.left == -1:
+                self._action()
 
 
 def test_an_edit_just_after_a_file_has_moved_is_known_to_be_uncertain(
@@ -302,6 +413,8 @@ def test_a_directory_swapped_for_a_link_at_any_moment_leads_nowhere(
 
 
 class TestWithoutRenameFlags(DiskContract):
+    can_move = False
+
     @pytest.fixture
     def world(self, tmp_path: Path) -> Folder:
         lacking = lacks("rename_flagged", "sync_file_system", "allocate", "clone_range")
@@ -309,6 +422,8 @@ class TestWithoutRenameFlags(DiskContract):
 
 
 class TestWithoutLinksEither(DiskContract):
+    can_move = False
+
     @pytest.fixture
     def world(self, tmp_path: Path) -> Folder:
         lacking = lacks("rename_flagged", "link", "fsync")
@@ -418,7 +533,8 @@ def test_a_refused_rename_changes_nothing_and_fails_with_a_reason(
 ) -> None:
     mark = place(folder.disk, "it", file(b"old"))
     change = step(folder.disk, "it", new, expected=mark)
-    system.before = fails("rename_flagged", number, only=lambda args: args[1] == args[3])
+    rename = "rename" if new == TOMBSTONE else "rename_flagged"
+    system.before = fails(rename, number, only=lambda args: args[1] == args[3])
 
     (result,) = folder.disk.commit([change])
 
