@@ -227,12 +227,6 @@ def _ignores_root_loss(put: Put) -> None:
     put(SimulatedDisk, "_find", find)
 
 
-def _renames_blindly(put: Put) -> None:
-    """What was just written to a file goes with its rename, and is taken for what was there."""
-    check = "not _is_expected(self._mark(node), step.expected)"
-    put(memory_disk.MemoryDisk, "_move", rewritten(memory_disk.MemoryDisk._move, check, "False"))
-
-
 def _counts_offsets_of_the_wanted(put: Put) -> None:
     """The offset of a chunk is counted after the chunks that are here were left out."""
     counted = (
@@ -380,7 +374,6 @@ MUTATIONS: dict[str, Mutation] = {
     "settles-all": Mutation(_settles_all, _busy),
     "echoes": Mutation(_echoes, _calm),
     "deletes-blindly": Mutation(_deletes_blindly, _interfering),
-    "renames-blindly": Mutation(_renames_blindly, _interfering),
     "trusts-racy": Mutation(_trusts_racy, _coarse),
     "reuses-counters": Mutation(_reuses_counters, _rolled_back),
     "reuses-counters-with-files": Mutation(_reuses_counters, _set_back),
