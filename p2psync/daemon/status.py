@@ -52,7 +52,8 @@ class StatusReport:
 
     async def waiting_for(self) -> list[str]:
         """Why not everything is in sync everywhere, a reason each; empty when it is."""
-        reasons: list[str] = []
+        names = map(self._membership.name_of, self._cluster.not_met())
+        reasons = [f"{name} has joined just now and is being connected" for name in names]
         for folder in self._folders.folders():
             reasons += await folder.waiting_for(self._membership.name_of)
         return reasons

@@ -38,6 +38,8 @@ _ADDRESSES_TOLD = 3
 _MAX_OFFERED = 256
 _SKEW_NS = 60 * 10**9
 _LAST_WORDS_S = 1.5
+_MEETING_S = 10.0
+"""A device that has joined is connected within a second, if it can be at all."""
 _LINKS_OF_PEER = 8
 """One is of use. Others are there for a moment, where both sides dial or a network came back."""
 
@@ -88,6 +90,8 @@ class Cluster:
         self._folders: dict[str, FolderPeer] = {}
         self._offers: dict[DeviceID, dict[str, FolderOffer]] = {}
         """The last offer of each folder that a connected peer made, shared here or not."""
+        self._joined: dict[DeviceID, float] = {}
+        """When devices became members, while this one runs (monotonic clock)."""
         self._past_received = 0
         self._past_sent = 0
         self.skews_ns: dict[DeviceID, int] = {}
@@ -146,6 +150,15 @@ class Cluster:
                     found.setdefault(name, []).append(device)
         return found
 
+    def not_met(self) -> list[DeviceID]:
+        """Members since a moment ago that have offered no folder yet, as most do."""
+        newest = self._clock.monotonic() - _MEETING_S
+        return [
+            device
+            for device, since in self._joined.items()
+            if since > newest and not self._offers.get(device)
+        ]
+
     def address_of(self, device: DeviceID) -> Address | None:
         """Where the device was last reached."""
         known = self._book.last_worked(device, 1) or self._book.candidates(device)
@@ -193,6 +206,9 @@ class Cluster:
         now = self._membership.members
         for device in before.members.keys() - now.keys():
             self._book.forget(device)
+            self._joined.pop(device, None)
+        joined = now.keys() - before.members.keys()
+        self._joined.update(dict.fromkeys(joined, self._clock.monotonic()))
         # Those too that did not get as far as an introduction.
         for session in self._serving:
             if session.peer not in now:

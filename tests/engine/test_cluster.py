@@ -259,6 +259,23 @@ async def test_peers_are_told_what_is_understood(site: Site) -> None:
     assert set(hello.features) == {SWARM, ZSTD}
 
 
+async def test_who_joins_is_waited_for_until_it_has_offered_a_folder_but_not_for_long(
+    site: Site,
+) -> None:
+    assert site.cluster.not_met() == [], "those that were members before may be away for years"
+    cyd, dan = own_device("cyd"), own_device("dan")
+    for own in (cyd, dan):
+        await site.membership.admit(own.certificate, "name", [])
+    assert site.cluster.not_met() == [cyd.device, dan.device]
+    peer = await site.meet(cyd)
+    assert site.cluster.not_met() == [cyd.device, dan.device]
+    await peer.say(offer(1))
+    await peer.is_up_to_date()
+    assert site.cluster.not_met() == [dan.device]
+    site.clock.advance(10.0)
+    assert site.cluster.not_met() == []
+
+
 async def test_who_asks_about_a_folder_that_is_not_here_need_not_wait(site: Site) -> None:
     bob = await site.meet(BOB)
     site.cluster.remove_folder("folder")
