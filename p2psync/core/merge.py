@@ -9,15 +9,15 @@ wins because of what lies in it.)
 The joined vector says of every dot it covers: this content was replaced by someone who saw it, or
 is preserved as a conflict copy. So a loser's copy must be held before the joined version is
 recorded, and vectors that cover each other need no further copies. Of two that do, the one that
-knows all the other knows and more wins. Else it is the one that would have lost if they had met at
-first: that it covers the stronger one means that it has won over what replaced that. All devices
-join the same dots, so their vectors grow to one and the same, and for equal vectors the order is
-total: that is why every exchange ends in one and the same entry.
+knows all the other knows and more wins. Else each says that the other's content is not to show, so
+neither does: the path is deleted, by nobody. All devices join the same dots, so their vectors grow
+to one and the same, and for equal vectors the order is total: that is why every exchange ends in
+one and the same entry.
 
 Versions that are concurrent, each made by someone who saw all of what was there before, are elected
 alike in every order. Where someone replaces or deletes one side of a conflict that others are just
-settling, its old content may stay as a conflict copy, and which of the others shows may depend on
-who heard what first: nothing is lost, and all devices agree.
+settling, its old content may stay as a conflict copy, and which of the others shows, if any, may
+depend on who heard what first: nothing is lost, and all devices agree.
 """
 
 import datetime
@@ -35,7 +35,7 @@ _MAX_AUTHOR_BYTES = 64
 
 class Merged(NamedTuple):
     winner: Entry
-    """One of the two, with the joined vector."""
+    """One of the two, or the tombstone of one, with the joined vector."""
     loser: Entry | None
     """The other, where its content is to be preserved under a conflict name first."""
 
@@ -92,12 +92,36 @@ def merge(one: Entry, other: Entry) -> Merged:
         and not loser.same_content(winner)
         and (not winner.version.covers(loser.version.origin) or _is_forked(winner, loser))
     )
+    if _know_of_each_other(winner, loser):
+        winner = _deleted(winner)
     joined = join(winner.version.vector, loser.version.vector)
     vector = capped(joined, winner.version.dot, winner.version.origin)
     if vector != winner.version.vector:
         version = msgspec.structs.replace(winner.version, vector=vector)
         winner = msgspec.structs.replace(winner, version=version)
     return Merged(winner, loser if needs_copy else None)
+
+
+def _know_of_each_other(winner: Entry, loser: Entry) -> bool:
+    """Whether either of two contents was replaced or preserved as the other's vector tells, and
+    neither vector tells all that the other does and more."""
+    one, other = winner.version, loser.version
+    return (
+        winner.is_live
+        and loser.is_live
+        and one.origin != other.origin
+        and not winner.same_content(loser)
+        and all(other.covers(dot) for dot in (one.dot, one.origin))
+        and all(one.covers(dot) for dot in (other.dot, other.origin))
+        and _knows(one, other.vector) == _knows(other, one.vector)
+    )
+
+
+def _deleted(entry: Entry) -> Entry:
+    """The tombstone of a content that nobody deleted. It has no dot of its own, so that all devices
+    make the same one."""
+    version = msgspec.structs.replace(entry.version, dot=entry.version.origin)
+    return Entry(Kind.TOMBSTONE, version)
 
 
 def _is_forked(winner: Entry, loser: Entry) -> bool:
