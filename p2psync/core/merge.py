@@ -7,12 +7,13 @@ over a deletion and over a chmod, and a chmod over a deletion of the same conten
 wins because of what lies in it.)
 
 The joined vector says of every dot it covers: this content was replaced by someone who saw it, or
-is preserved as a conflict copy. So a loser's copy must be held before the joined version is
-recorded, and vectors that cover each other need no further copies. Of two that do, the one that
-knows all the other knows and more wins. Else each says that the other's content is not to show, so
-neither does: the path is deleted, by nobody. All devices join the same dots, so their vectors grow
-to one and the same, and for equal vectors the order is total: that is why every exchange ends in
-one and the same entry.
+is preserved as a conflict copy, and is among the *kept* then. So a loser's copy must be held before
+the joined version is recorded, and who sees a version needs no further copies. Of two versions that
+cover each other the one wins whose content only the other one keeps; else the one that knows all
+the other knows and more. If there is none, each says of the other's content that it was replaced,
+so the path shows neither: it is deleted, by nobody. All devices join the same dots, so their
+vectors grow to one and the same, and of those with equal vectors what is kept by all, and the order
+is total: that is why every exchange ends in one and the same entry.
 
 Versions that are concurrent, each made by someone who saw all of what was there before, are elected
 alike in every order. Where someone replaces or deletes one side of a conflict that others are just
@@ -28,7 +29,7 @@ import msgspec
 
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.relpath import MAX_COMPONENT_BYTES, MAX_PATH_BYTES, RelPath
-from p2psync.core.version import Vector, Version, capped, first_version, join
+from p2psync.core.version import Dot, Vector, Version, first_version, join
 
 _MAX_AUTHOR_BYTES = 64
 
@@ -58,6 +59,7 @@ def rank(entry: Entry) -> tuple[Any, ...]:
         entry.copy_of,
         version.author,
         version.vector,
+        version.kept,
     )
 
 
@@ -67,6 +69,9 @@ def _first_wins(one: Entry, other: Entry) -> bool:
     if one_saw != other_saw:
         return one_saw
     if one_saw:
+        one_stays, other_stays = _stays(one, other), _stays(other, one)
+        if one_stays != other_stays:
+            return one_stays
         one_knows = _knows(one.version, other.version.vector)
         other_knows = _knows(other.version, one.version.vector)
         if one_knows != other_knows:
@@ -80,6 +85,11 @@ def _first_wins(one: Entry, other: Entry) -> bool:
     return rank(one) >= rank(other)
 
 
+def _stays(entry: Entry, other: Entry) -> bool:
+    """Whether `other` knows the content, and that it was kept."""
+    return entry.is_live and entry.version.origin in other.version.kept
+
+
 def _knows(version: Version, vector: Vector) -> bool:
     return join(version.vector, vector) == version.vector
 
@@ -90,16 +100,25 @@ def merge(one: Entry, other: Entry) -> Merged:
     needs_copy = (
         loser.kind in (Kind.FILE, Kind.SYMLINK)
         and not loser.same_content(winner)
-        and (not winner.version.covers(loser.version.origin) or _is_forked(winner, loser))
+        and (not winner.version.has_replaced(loser.version.origin) or _is_forked(winner, loser))
     )
     if _know_of_each_other(winner, loser):
         winner = _deleted(winner)
-    joined = join(winner.version.vector, loser.version.vector)
-    vector = capped(joined, winner.version.dot, winner.version.origin)
-    if vector != winner.version.vector:
-        version = msgspec.structs.replace(winner.version, vector=vector)
+    kept = [*_still_kept(winner, loser), *_still_kept(loser, winner)]
+    if needs_copy:
+        kept.append(loser.version.origin)
+    version = winner.version.joined(join(winner.version.vector, loser.version.vector), kept)
+    if version != winner.version:
         winner = msgspec.structs.replace(winner, version=version)
     return Merged(winner, loser if needs_copy else None)
+
+
+def _still_kept(entry: Entry, other: Entry) -> list[Dot]:
+    """What `entry` keeps and `other` does not know to be replaced."""
+    shown = other.version.origin if other.is_live else None
+    return [
+        dot for dot in entry.version.kept if dot == shown or not other.version.has_replaced(dot)
+    ]
 
 
 def _know_of_each_other(winner: Entry, loser: Entry) -> bool:
@@ -111,8 +130,10 @@ def _know_of_each_other(winner: Entry, loser: Entry) -> bool:
         and loser.is_live
         and one.origin != other.origin
         and not winner.same_content(loser)
-        and all(other.covers(dot) for dot in (one.dot, one.origin))
-        and all(one.covers(dot) for dot in (other.dot, other.origin))
+        and other.covers(one.dot)
+        and other.has_replaced(one.origin)
+        and one.covers(other.dot)
+        and one.has_replaced(other.origin)
         and _knows(one, other.vector) == _knows(other, one.vector)
     )
 

@@ -414,7 +414,7 @@ def test_what_replaced_a_directory_is_not_undone_by_who_heard_of_the_directory_f
 
 def test_what_was_replaced_is_not_back_once_what_won_over_it_is_gone() -> None:
     """A directory and a file are made at once, and one who hears of both settles it. Of the others,
-    who have not, one deletes the directory, and one writes the file anew. Few of the messages arrive
+    who have not, one deletes the directory, and one writes the file anew. Some messages arrive
     before they all talk."""
     world = World.of(3)
     ada, bob, cyd = world.devices
@@ -439,6 +439,22 @@ def test_what_was_replaced_is_not_back_once_what_won_over_it_is_gone() -> None:
         tree = settled(before, 0).devices[0].tree
         assert b"x and more" in [shown.content for shown in tree.values()]
         assert A not in tree or tree[A].content == b"x and more"
+
+
+def test_what_is_kept_shows_where_what_won_over_it_was_deleted() -> None:
+    """One settles a conflict of three. Another hears of the winner, deletes it, and then hears of a
+    loser. Each now knows of the other's content, but only one of them was replaced."""
+    for order in range(20):
+        world = _world(b"x", b"y", b"z", b"", b"")
+        for number, others in [(3, (2, 1, 0)), (4, (2,))]:
+            world.devices[number].held = {}
+            for other in others:
+                world.pull(number, other, [A])
+        world.devices[4].see(A, NOTHING)
+        world.pull(4, 1, [A])
+        world.pull(4, 3, [A])
+        assert world.devices[4].tree[A].content == b"y"
+        assert settled(world, order).devices[0].tree[A].content in (b"x", b"y")
 
 
 def test_two_contents_that_were_each_deleted_stay_away() -> None:
