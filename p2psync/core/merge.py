@@ -8,12 +8,12 @@ wins because of what lies in it.)
 
 The joined vector says of every dot it covers: this content was replaced by someone who saw it, or
 is preserved as a conflict copy, and is among the *kept* then. So a loser's copy must be held before
-the joined version is recorded, and who sees a version needs no further copies. Of two versions that
-cover each other the one wins whose content only the other one keeps; else the one that knows all
-the other knows and more. If there is none, each says of the other's content that it was replaced,
-so the path shows neither: it is deleted, by nobody. All devices join the same dots, so their
-vectors grow to one and the same, and of those with equal vectors what is kept by all, and the order
-is total: that is why every exchange ends in one and the same entry.
+the joined version is recorded. Of two versions that cover each other the one wins whose content the
+other keeps. If neither is kept, each was replaced, so the path shows neither: it is deleted, by
+nobody. (Of a tombstone and another the one wins that knows all the other knows and more, or else
+the tombstone.) All devices join the same dots, so their vectors grow to one and the same. Of those
+with equal vectors what all keep is kept, and the order is total: that is why every exchange ends in
+one and the same entry.
 
 Versions that are concurrent, each made by someone who saw all of what was there before, are elected
 alike in every order. Where someone replaces or deletes one side of a conflict that others are just
@@ -64,8 +64,8 @@ def rank(entry: Entry) -> tuple[Any, ...]:
 
 
 def _first_wins(one: Entry, other: Entry) -> bool:
-    one_saw = one.version.covers(other.version.dot)
-    other_saw = other.version.covers(one.version.dot)
+    one_saw = _has_seen(one.version, other.version)
+    other_saw = _has_seen(other.version, one.version)
     if one_saw != other_saw:
         return one_saw
     if one_saw:
@@ -85,6 +85,10 @@ def _first_wins(one: Entry, other: Entry) -> bool:
     return rank(one) >= rank(other)
 
 
+def _has_seen(one: Version, other: Version) -> bool:
+    return one.covers(other.dot) and one.covers(other.origin)
+
+
 def _stays(entry: Entry, other: Entry) -> bool:
     """Whether `other` knows the content, and that it was kept."""
     return entry.is_live and entry.version.origin in other.version.kept
@@ -102,7 +106,7 @@ def merge(one: Entry, other: Entry) -> Merged:
         and not loser.same_content(winner)
         and (not winner.version.has_replaced(loser.version.origin) or _is_forked(winner, loser))
     )
-    if _know_of_each_other(winner, loser):
+    if _have_replaced_each_other(winner, loser):
         winner = _deleted(winner)
     kept = [*_still_kept(winner, loser), *_still_kept(loser, winner)]
     if needs_copy:
@@ -121,20 +125,26 @@ def _still_kept(entry: Entry, other: Entry) -> list[Dot]:
     ]
 
 
-def _know_of_each_other(winner: Entry, loser: Entry) -> bool:
-    """Whether either of two contents was replaced or preserved as the other's vector tells, and
-    neither vector tells all that the other does and more."""
-    one, other = winner.version, loser.version
+def without_kept(original: Entry, copy: Entry) -> Entry:
+    """`original` where somebody who saw its conflict copy replaced or deleted that."""
+    version = original.version
+    kept = tuple(dot for dot in version.kept if dot != copy.version.origin)
+    if kept == version.kept:
+        return original
+    version = msgspec.structs.replace(version, kept=kept)
+    return msgspec.structs.replace(original, version=version)
+
+
+def _have_replaced_each_other(one: Entry, other: Entry) -> bool:
+    """Whether of two contents each was replaced, as the other's version knows."""
     return (
-        winner.is_live
-        and loser.is_live
-        and one.origin != other.origin
-        and not winner.same_content(loser)
-        and other.covers(one.dot)
-        and other.has_replaced(one.origin)
-        and one.covers(other.dot)
-        and one.has_replaced(other.origin)
-        and _knows(one, other.vector) == _knows(other, one.vector)
+        one.is_live
+        and other.is_live
+        and one.version.origin != other.version.origin
+        and not one.same_content(other)
+        and _has_seen(one.version, other.version)
+        and _has_seen(other.version, one.version)
+        and not (_stays(one, other) or _stays(other, one))
     )
 
 

@@ -205,7 +205,7 @@ class Apart:
             return set()
         replaced = any(where == path for _, where in self.wrote)
         held = [device.held[path] for device in self.world.devices]
-        touched = any(entry.is_live and entry != base for entry in held)
+        touched = any(entry.is_live and entry.version.dot != base.version.dot for entry in held)
         deleted = any(not entry.is_live for entry in held)
         return set() if deleted and (replaced or not touched) else {_content(base)}
 
@@ -455,6 +455,21 @@ def test_what_is_kept_shows_where_what_won_over_it_was_deleted() -> None:
         world.pull(4, 3, [A])
         assert world.devices[4].tree[A].content == b"y"
         assert settled(world, order).devices[0].tree[A].content in (b"x", b"y")
+
+
+def test_a_conflict_copy_that_was_deleted_is_not_back_at_the_name_of_the_original() -> None:
+    """A third has the content there still, and hears of the deletion of what won over it first."""
+    for order in range(20):
+        world = _world(b"", b"x", b"")
+        ada, bob, cyd = world.devices
+        ada.held, cyd.held = {}, {}
+        ada.see(A, Observation(Kind.DIRECTORY))
+        world.pull(cyd.number, bob.number, [A])
+        world.pull(bob.number, ada.number, [A])
+        bob.see(next(path for path in bob.tree if path != A), NOTHING)
+        ada.see(A, NOTHING)
+        world.pull(cyd.number, ada.number, [A])
+        assert _everything(settled(world, order)) == []
 
 
 def test_two_contents_that_were_each_deleted_stay_away() -> None:
