@@ -108,11 +108,11 @@ def merge(one: Entry, other: Entry) -> Merged:
     )
     if _have_replaced_each_other(winner, loser):
         winner = _deleted(winner)
-    kept = [*_still_kept(winner, loser), *_still_kept(loser, winner)]
-    if needs_copy:
-        kept.append(loser.version.origin)
+    kept = [loser.version.origin] if needs_copy else []
+    if winner.version.kept or loser.version.kept:
+        kept += [*_still_kept(winner, loser), *_still_kept(loser, winner)]
     version = winner.version.joined(join(winner.version.vector, loser.version.vector), kept)
-    if version != winner.version:
+    if version is not winner.version:
         winner = msgspec.structs.replace(winner, version=version)
     return Merged(winner, loser if needs_copy else None)
 

@@ -8,7 +8,7 @@ content that was deleted. Its *stamp* (Kulkarni et al., "Logical Physical Clocks
 every chain of content writes, up to the end of time that fits the wire.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import msgspec
@@ -60,7 +60,7 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Whether this version has seen the content that `origin` wrote, and it was not kept."""
         return self.covers(origin) and origin not in self.kept
 
-    def joined(self, vector: Vector, kept: Iterable[Dot]) -> Self:
+    def joined(self, vector: Vector, kept: Sequence[Dot]) -> Self:
         """This version, having seen all that `vector` covers; `kept` are the origins, at most, that
         nobody replaced.
 
@@ -68,11 +68,14 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
         seen, which is as if they had been replaced.
         """
         vector = capped(vector, self.dot, self.origin)
-        if not kept and not self.kept:
-            return self if vector == self.vector else msgspec.structs.replace(self, vector=vector)
-        seen = msgspec.structs.replace(self, vector=vector, kept=())
-        fit = sorted({dot for dot in kept if dot != self.origin and seen.covers(dot)})[-MAX_KEPT:]
-        return msgspec.structs.replace(seen, kept=tuple(fit))
+        told: tuple[Dot, ...] = ()
+        if kept:
+            seen = msgspec.structs.replace(self, vector=vector)
+            fit = sorted({dot for dot in kept if dot != self.origin and seen.covers(dot)})
+            told = tuple(fit[-MAX_KEPT:])
+        if vector == self.vector and told == self.kept:
+            return self
+        return msgspec.structs.replace(self, vector=vector, kept=told)
 
 
 def is_kept(version: Version) -> bool:
