@@ -7,17 +7,18 @@ over a deletion and over a chmod, and a chmod over a deletion of the same conten
 wins because of what lies in it.)
 
 The joined vector says of every dot it covers: this content was replaced by someone who saw it, or
-is preserved as a conflict copy. So a loser's copy must be held before the joined version is
-recorded, and vectors that cover each other need no further copies. Of two that do, the one that
-knows all the other knows and more wins. Else it is the one that would have lost if they had met at
-first: that it covers the stronger one means that it has won over what replaced that. All devices
-join the same dots, so their vectors grow to one and the same, and for equal vectors the order is
-total: that is why every exchange ends in one and the same entry.
+is preserved as a conflict copy, and is among the *kept* then. So a loser's copy must be held before
+the joined version is recorded. Of two versions that cover each other the one wins whose content the
+other keeps. If neither is kept, each was replaced, so the path shows neither: it is deleted, by
+nobody. (Of a tombstone and another the one wins that knows all the other knows and more, or else
+the tombstone.) All devices join the same dots, so their vectors grow to one and the same. Of those
+with equal vectors what all keep is kept, and the order is total: that is why every exchange ends in
+one and the same entry.
 
 Versions that are concurrent, each made by someone who saw all of what was there before, are elected
 alike in every order. Where someone replaces or deletes one side of a conflict that others are just
-settling, its old content may stay as a conflict copy, and which of the others shows may depend on
-who heard what first: nothing is lost, and all devices agree.
+settling, its old content may stay as a conflict copy, and which of the others shows, if any, may
+depend on who heard what first: nothing is lost, and all devices agree.
 """
 
 import datetime
@@ -28,14 +29,14 @@ import msgspec
 
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.relpath import MAX_COMPONENT_BYTES, MAX_PATH_BYTES, RelPath
-from p2psync.core.version import Vector, Version, capped, first_version, join
+from p2psync.core.version import Dot, Vector, Version, first_version, join
 
 _MAX_AUTHOR_BYTES = 64
 
 
 class Merged(NamedTuple):
     winner: Entry
-    """One of the two, with the joined vector."""
+    """One of the two, or the tombstone of one, with the joined vector."""
     loser: Entry | None
     """The other, where its content is to be preserved under a conflict name first."""
 
@@ -58,15 +59,19 @@ def rank(entry: Entry) -> tuple[Any, ...]:
         entry.copy_of,
         version.author,
         version.vector,
+        version.kept,
     )
 
 
 def _first_wins(one: Entry, other: Entry) -> bool:
-    one_saw = one.version.covers(other.version.dot)
-    other_saw = other.version.covers(one.version.dot)
+    one_saw = _has_seen(one.version, other.version)
+    other_saw = _has_seen(other.version, one.version)
     if one_saw != other_saw:
         return one_saw
     if one_saw:
+        one_stays, other_stays = _stays(one, other), _stays(other, one)
+        if one_stays != other_stays:
+            return one_stays
         one_knows = _knows(one.version, other.version.vector)
         other_knows = _knows(other.version, one.version.vector)
         if one_knows != other_knows:
@@ -80,6 +85,15 @@ def _first_wins(one: Entry, other: Entry) -> bool:
     return rank(one) >= rank(other)
 
 
+def _has_seen(one: Version, other: Version) -> bool:
+    return one.covers(other.dot) and one.covers(other.origin)
+
+
+def _stays(entry: Entry, other: Entry) -> bool:
+    """Whether `other` knows the content, and that it was kept."""
+    return entry.is_live and entry.version.origin in other.version.kept
+
+
 def _knows(version: Version, vector: Vector) -> bool:
     return join(version.vector, vector) == version.vector
 
@@ -90,14 +104,55 @@ def merge(one: Entry, other: Entry) -> Merged:
     needs_copy = (
         loser.kind in (Kind.FILE, Kind.SYMLINK)
         and not loser.same_content(winner)
-        and (not winner.version.covers(loser.version.origin) or _is_forked(winner, loser))
+        and (not winner.version.has_replaced(loser.version.origin) or _is_forked(winner, loser))
     )
-    joined = join(winner.version.vector, loser.version.vector)
-    vector = capped(joined, winner.version.dot, winner.version.origin)
-    if vector != winner.version.vector:
-        version = msgspec.structs.replace(winner.version, vector=vector)
+    if _have_replaced_each_other(winner, loser):
+        winner = _deleted(winner)
+    kept = [loser.version.origin] if needs_copy else []
+    if winner.version.kept or loser.version.kept:
+        kept += [*_still_kept(winner, loser), *_still_kept(loser, winner)]
+    version = winner.version.joined(join(winner.version.vector, loser.version.vector), kept)
+    if version is not winner.version:
         winner = msgspec.structs.replace(winner, version=version)
     return Merged(winner, loser if needs_copy else None)
+
+
+def _still_kept(entry: Entry, other: Entry) -> list[Dot]:
+    """What `entry` keeps and `other` does not know to be replaced."""
+    shown = other.version.origin if other.is_live else None
+    return [
+        dot for dot in entry.version.kept if dot == shown or not other.version.has_replaced(dot)
+    ]
+
+
+def without_kept(original: Entry, copy: Entry) -> Entry:
+    """`original` where somebody who saw its conflict copy replaced or deleted that."""
+    version = original.version
+    kept = tuple(dot for dot in version.kept if dot != copy.version.origin)
+    if kept == version.kept:
+        return original
+    version = msgspec.structs.replace(version, kept=kept)
+    return msgspec.structs.replace(original, version=version)
+
+
+def _have_replaced_each_other(one: Entry, other: Entry) -> bool:
+    """Whether of two contents each was replaced, as the other's version knows."""
+    return (
+        one.is_live
+        and other.is_live
+        and one.version.origin != other.version.origin
+        and not one.same_content(other)
+        and _has_seen(one.version, other.version)
+        and _has_seen(other.version, one.version)
+        and not (_stays(one, other) or _stays(other, one))
+    )
+
+
+def _deleted(entry: Entry) -> Entry:
+    """The tombstone of a content that nobody deleted. It has no dot of its own, so that all devices
+    make the same one."""
+    version = msgspec.structs.replace(entry.version, dot=entry.version.origin)
+    return Entry(Kind.TOMBSTONE, version)
 
 
 def _is_forked(winner: Entry, loser: Entry) -> bool:

@@ -8,7 +8,8 @@ content that was deleted. Its *stamp* (Kulkarni et al., "Logical Physical Clocks
 every chain of content writes, up to the end of time that fits the wire.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -25,6 +26,10 @@ MAX_VECTOR = 1024
 """Pairs in a vector: far more than a group has had replicas, and few enough to be sent."""
 
 
+MAX_KEPT = 32
+"""Conflict copies that a version tells from what was replaced."""
+
+
 class Dot(NamedTuple):
     replica: int
     counter: int
@@ -38,6 +43,9 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
     vector: Vector
     author: str
     """Name of the device that wrote the content, as it was called then; for people only."""
+    kept: tuple[Dot, ...] = ()
+    """Of the other origins that the vector covers those that nobody replaced: they are preserved as
+    conflict copies. Sorted; the own origin is never among them."""
 
     def covers(self, dot: Dot) -> bool:
         """Whether this version has seen the write `dot`."""
@@ -47,6 +55,38 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
             if replica == wanted and counter >= least:
                 return True
         return False
+
+    def has_replaced(self, origin: Dot) -> bool:
+        """Whether this version has seen the content that `origin` wrote, and it was not kept."""
+        return self.covers(origin) and origin not in self.kept
+
+    def joined(self, vector: Vector, kept: Sequence[Dot]) -> Self:
+        """This version, having seen all that `vector` covers; `kept` are the origins, at most, that
+        nobody replaced.
+
+        Of more than fit, the greatest stay. The others are told no more of than that they were
+        seen, which is as if they had been replaced.
+        """
+        vector = capped(vector, self.dot, self.origin)
+        told: tuple[Dot, ...] = ()
+        if kept:
+            seen = msgspec.structs.replace(self, vector=vector)
+            fit = sorted({dot for dot in kept if dot != self.origin and seen.covers(dot)})
+            told = tuple(fit[-MAX_KEPT:])
+        if vector == self.vector and told == self.kept:
+            return self
+        return msgspec.structs.replace(self, vector=vector, kept=told)
+
+
+def is_kept(version: Version) -> bool:
+    """Whether what `version` tells of kept origins is in its one form."""
+    kept = version.kept
+    return not kept or (
+        len(kept) <= MAX_KEPT
+        and list(kept) == sorted(set(kept))
+        and version.origin not in kept
+        and all(dot.counter > 0 and version.covers(dot) for dot in kept)
+    )
 
 
 def join(one: Vector, other: Vector) -> Vector:
@@ -97,7 +137,7 @@ def first_version(dot: Dot, *, stamp: int, author: str) -> Version:
 
 
 def content_successor(seen: Version | None, dot: Dot, *, now_ns: int, author: str) -> Version:
-    """The version of new content written by someone who saw `seen`.
+    """The version of new content written by someone who saw `seen`, and what was kept beside it.
 
     `now_ns` is the time of the write as well as it is known; the stamp passes that of `seen`.
     """
@@ -110,13 +150,8 @@ def content_successor(seen: Version | None, dot: Dot, *, now_ns: int, author: st
 
 def metadata_successor(seen: Version, dot: Dot) -> Version:
     """The version of a chmod or touch: the same content, so the same origin and stamp."""
-    return Version(
-        dot=dot,
-        origin=seen.origin,
-        stamp=seen.stamp,
-        vector=capped(join(seen.vector, (_pair(dot),)), dot, seen.origin),
-        author=seen.author,
-    )
+    touched = msgspec.structs.replace(seen, dot=dot)
+    return touched.joined(join(seen.vector, (_pair(dot),)), seen.kept)
 
 
 def deletion_successor(seen: Version, dot: Dot, *, now_ns: int, author: str) -> Version:

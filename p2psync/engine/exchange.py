@@ -223,7 +223,7 @@ def _fitting(entries: list[SequencedEntry]) -> list[SequencedEntry]:
     size = 0
     for number, (_, path, entry) in enumerate(entries):
         size += _ENTRY_ROOM + 4 * len(path) + len(entry.content) + 4 * len(entry.copy_of)
-        size += 20 * len(entry.version.vector)
+        size += 20 * (len(entry.version.vector) + len(entry.version.kept))
         if size > MAX_PACKED_ENTRIES and number:
             return entries[:number]
     return entries

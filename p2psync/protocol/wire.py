@@ -17,7 +17,7 @@ import msgspec
 from p2psync.core.entry import MAX_FILE_SIZE, Entry, Kind
 from p2psync.core.names import name_fault
 from p2psync.core.relpath import RelPath, UnsafePathError, parse_relpath
-from p2psync.core.version import MAX_VECTOR, Version, is_vector
+from p2psync.core.version import MAX_VECTOR, Version, is_kept, is_vector
 from p2psync.errors import P2psyncError
 from p2psync.protocol.messages import AnyMessage
 
@@ -159,6 +159,7 @@ def _is_version(version: Version) -> bool:
         and 0 <= version.stamp < 1 << 63
         and version.dot.counter > 0
         and version.origin.counter > 0
+        and is_kept(version)
         and name_fault(version.author) is None
     )
 

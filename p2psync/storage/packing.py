@@ -28,6 +28,7 @@ class _PackedEntry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     mtime_ns: int
     executable: bool
     copy_of: str
+    kept: tuple[Dot, ...] = ()
 
 
 pack = msgspec.msgpack.Encoder().encode
@@ -50,6 +51,7 @@ def pack_entry(entry: Entry) -> bytes:
             mtime_ns=entry.mtime_ns,
             executable=entry.executable,
             copy_of=entry.copy_of,
+            kept=version.kept,
         )
     )
 
@@ -64,6 +66,7 @@ def unpack_entry(packed: bytes) -> Entry:
         stamp=stored.mtime_ns if stored.stamp is None else stored.stamp,
         vector=((dot.replica, dot.counter),) if stored.vector is None else stored.vector,
         author=stored.author,
+        kept=stored.kept,
     )
     return Entry(
         kind=stored.kind,

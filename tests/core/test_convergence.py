@@ -17,7 +17,7 @@ from p2psync.core.observe import Observation
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import MAX_STAMP
 from tests.support.model import NOTHING, TOPOLOGIES, Device, Shown, World
-from tests.support.strategies import examples
+from tests.support.strategies import entries, examples
 
 PATHS = [RelPath("a.txt"), RelPath("b"), RelPath("d/c.txt")]
 SAME = b"same"
@@ -205,7 +205,7 @@ class Apart:
             return set()
         replaced = any(where == path for _, where in self.wrote)
         held = [device.held[path] for device in self.world.devices]
-        touched = any(entry.is_live and entry != base for entry in held)
+        touched = any(entry.is_live and entry.version.dot != base.version.dot for entry in held)
         deleted = any(not entry.is_live for entry in held)
         return set() if deleted and (replaced or not touched) else {_content(base)}
 
@@ -242,8 +242,6 @@ class Ledger:
     written: Counter[Content] = field(default_factory=Counter)
     replaced: set[tuple[RelPath, Content]] = field(default_factory=set)
     touched: set[Content] = field(default_factory=set)
-    directories: set[RelPath] = field(default_factory=set)
-    """These win over any file, however late, and so may bring back what was there before them."""
 
     def note(self, path: RelPath, before: Entry | None, after: Entry) -> None:
         if before is not None and _content(before) == _content(after):
@@ -251,8 +249,6 @@ class Ledger:
             return
         if before is not None and before.is_live:
             self.replaced.add((path, _content(before)))
-        if after.kind == Kind.DIRECTORY:
-            self.directories.add(path)
         if after.is_live:
             self.written[_content(after)] += 1
 
@@ -261,7 +257,7 @@ class Ledger:
         shown = {_content(each) for each in tree.values()}
         assert once - {content for _, content in self.replaced} <= shown
         for path, content in self.replaced:
-            if content in once - self.touched and path in tree and path not in self.directories:
+            if content in once - self.touched and path in tree:
                 assert _content(tree[path]) != content
 
 
@@ -298,6 +294,16 @@ def test_changes_amid_exchanges_lose_nothing_bring_back_nothing_and_come_to_rest
         after = settled(world, seed + order)
         ledger.check(after.devices[0].tree)
         assert settled(after, seed).devices == after.devices
+
+
+@examples(2)
+@given(st.lists(entries(), min_size=2, max_size=4), st.integers(0, 1 << 32))
+def test_whatever_entries_there_are_they_come_to_rest(held: list[Entry], seed: int) -> None:
+    """Also such as no honest device makes."""
+    world = World.of(len(held))
+    for device, entry in zip(world.devices, held, strict=True):
+        device.held[A] = entry
+    settled(world, seed)
 
 
 # --- stories ------------------------------------------------------------------------------------
@@ -404,6 +410,80 @@ def test_what_replaced_a_directory_is_not_undone_by_who_heard_of_the_directory_f
         world.devices[2].see(A, Observation(Kind.SYMLINK, b"link"), now_ns=5)
         after = settled(world, order)
         assert after.devices[0].tree[A].kind != Kind.DIRECTORY
+
+
+def test_what_was_replaced_is_not_back_once_what_won_over_it_is_gone() -> None:
+    """A directory and a file are made at once, and one who hears of both settles it. Of the others,
+    who have not, one deletes the directory, and one writes the file anew. Some messages arrive
+    before they all talk."""
+    world = World.of(3)
+    ada, bob, cyd = world.devices
+    ada.see(A, Observation(Kind.DIRECTORY))
+    cyd.see(A, _file(b"x", 1))
+    old = cyd.held[A]
+    world.pull(bob.number, ada.number, [A])
+    world.pull(bob.number, cyd.number, [A])
+    settled_by_bob = bob.held[A]
+    ada.see(A, NOTHING)
+    cyd.see(A, _file(b"x and more", 2))
+    deleted, new = ada.held[A], cyd.held[A]
+    messages = [
+        *((ada.number, entry) for entry in (old, settled_by_bob)),
+        *((bob.number, entry) for entry in (deleted, new)),
+        *((cyd.number, entry) for entry in (settled_by_bob, deleted)),
+    ]
+    for order in itertools.chain(*(itertools.permutations(messages, few) for few in range(4))):
+        before = world.copy()
+        for receiver, entry in order:
+            before.devices[receiver].receive(A, [(receiver, entry)])
+        tree = settled(before, 0).devices[0].tree
+        assert b"x and more" in [shown.content for shown in tree.values()]
+        assert A not in tree or tree[A].content == b"x and more"
+
+
+def test_what_is_kept_shows_where_what_won_over_it_was_deleted() -> None:
+    """One settles a conflict of three. Another hears of the winner, deletes it, and then hears of a
+    loser. Each now knows of the other's content, but only one of them was replaced."""
+    for order in range(20):
+        world = _world(b"x", b"y", b"z", b"", b"")
+        for number, others in [(3, (2, 1, 0)), (4, (2,))]:
+            world.devices[number].held = {}
+            for other in others:
+                world.pull(number, other, [A])
+        world.devices[4].see(A, NOTHING)
+        world.pull(4, 1, [A])
+        world.pull(4, 3, [A])
+        assert world.devices[4].tree[A].content == b"y"
+        assert settled(world, order).devices[0].tree[A].content in (b"x", b"y")
+
+
+def test_a_conflict_copy_that_was_deleted_is_not_back_at_the_name_of_the_original() -> None:
+    """A third has the content there still, and hears of the deletion of what won over it first."""
+    for order in range(20):
+        world = _world(b"", b"x", b"")
+        ada, bob, cyd = world.devices
+        ada.held, cyd.held = {}, {}
+        ada.see(A, Observation(Kind.DIRECTORY))
+        world.pull(cyd.number, bob.number, [A])
+        world.pull(bob.number, ada.number, [A])
+        bob.see(next(path for path in bob.tree if path != A), NOTHING)
+        ada.see(A, NOTHING)
+        world.pull(cyd.number, ada.number, [A])
+        assert _everything(settled(world, order)) == []
+
+
+def test_two_contents_that_were_each_deleted_stay_away() -> None:
+    """Neither who deletes the one nor who deletes the other has heard of both, and one each has
+    heard of a deletion and of the other content by then."""
+    for order in range(20):
+        world = _world(b"x", b"y", b"", b"")
+        for late, early in [(2, 0), (3, 1)]:
+            world.devices[late].held = {}
+            world.pull(late, early, [A])
+            world.devices[late].see(A, NOTHING)
+        world.pull(2, 1, [A])
+        world.pull(3, 0, [A])
+        assert A not in settled(world, order).devices[0].tree
 
 
 def test_one_side_of_a_conflict_that_is_deleted_meanwhile_leaves_the_other() -> None:

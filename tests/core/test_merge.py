@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from functools import reduce
 
 import msgspec
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2psync.core.entry import Entry, Kind
-from p2psync.core.merge import conflict_copy, merge, rank
+from p2psync.core.merge import conflict_copy, merge, rank, without_kept
 from p2psync.core.relpath import (
     MAX_COMPONENT_BYTES,
     MAX_COMPONENTS,
@@ -17,7 +18,7 @@ from p2psync.core.relpath import (
     RelPath,
     parse_relpath,
 )
-from p2psync.core.version import MAX_STAMP, join
+from p2psync.core.version import MAX_KEPT, MAX_STAMP, Dot, first_version, is_kept, join
 from tests.support.builders import directory, file, symlink, tombstone, version
 from tests.support.strategies import authors, entries, examples, relpaths
 
@@ -91,10 +92,34 @@ ELECTIONS: list[tuple[str, Entry, Entry, bool]] = [
         False,
     ),
     (
-        "That the weaker of two covers the stronger means that it won over what replaced that.",
-        file("c1", saw="a1 b1", stamp=1),
-        file("a1", saw="c1 d1", stamp=2),
+        "Of two with one content that know each other one stays.",
+        file("b1", "same", saw="c1 d1"),
+        file("c1", "same", saw="b1 e1"),
         False,
+    ),
+    (
+        "Of two that know each other the one that the other keeps wins.",
+        file("c1", saw="a1 b1", stamp=1),
+        file("a1", saw="d1", kept="c1", stamp=2),
+        False,
+    ),
+    (
+        "What is kept wins over a deletion that is known, however much that knows.",
+        file("c1", saw="a1 b1"),
+        tombstone("b1", saw="d1", kept="c1", origin="a1"),
+        False,
+    ),
+    (
+        "Of two that keep each other one wins and the other is copied.",
+        file("c1", kept="b1", stamp=1),
+        file("b1", kept="c1", stamp=2),
+        True,
+    ),
+    (
+        "What won over a file that is kept still does, and may need the copy here as well.",
+        directory("b1", kept="c1"),
+        file("c1"),
+        True,
     ),
     (
         "One dot of two contents is the work of a copied device, and both are kept.",
@@ -144,11 +169,21 @@ def test_merge_is_symmetric(one: Entry, other: Entry) -> None:
 def test_the_winner_is_one_of_the_two_with_all_that_both_cover(one: Entry, other: Entry) -> None:
     winner, loser = merge(one, other)
     vector = join(one.version.vector, other.version.vector)
+    assert winner.version.vector == vector
+    assert loser in (None, one, other)
+    if one.is_live and other.is_live and not winner.is_live:
+        assert one.version.covers(other.version.dot)
+        assert other.version.covers(one.version.dot)
+        assert winner.version.dot in (one.version.origin, other.version.origin)
+        return
+    kept = winner.version.kept
+    assert is_kept(winner.version)
     assert winner in [
-        msgspec.structs.replace(each, version=msgspec.structs.replace(each.version, vector=vector))
+        msgspec.structs.replace(
+            each, version=msgspec.structs.replace(each.version, vector=vector, kept=kept)
+        )
         for each in (one, other)
     ]
-    assert loser in (None, one, other)
 
 
 @examples(0.3)
@@ -160,19 +195,22 @@ def test_merging_with_itself_changes_nothing(entry: Entry) -> None:
 @examples(0.3)
 @given(entries(), entries())
 def test_merging_again_changes_nothing(one: Entry, other: Entry) -> None:
+    """But that the copy of what is kept is asked for again: it follows from the write."""
     winner, _ = merge(one, other)
     if one.version.origin != other.version.origin and one.version.dot != other.version.dot:
-        assert merge(winner, one) == merge(winner, other) == (winner, None)
+        for each in (one, other):
+            kept = each.version.origin in winner.version.kept
+            assert merge(winner, each).winner == winner
+            assert merge(winner, each).loser in ((None, each) if kept else (None,))
 
 
 @examples(0.3)
 @given(entries(), entries())
 def test_a_live_content_goes_only_where_it_was_seen_or_is_copied(one: Entry, other: Entry) -> None:
     winner, loser = merge(one, other)
-    for entry in (one, other):
+    for entry, against in ((one, other), (other, one)):
         if entry.kind in (Kind.FILE, Kind.SYMLINK) and not entry.same_content(winner):
-            author = one if winner.version.dot == one.version.dot else other
-            assert loser == entry or author.version.covers(entry.version.origin)
+            assert loser == entry or against.version.covers(entry.version.origin)
 
 
 @examples(0.3)
@@ -245,8 +283,15 @@ def _merged(versions: Sequence[Entry]) -> list[Entry]:
 )
 def test_every_order_elects_the_same(winner: Entry, others: list[Entry]) -> None:
     ends = {end for order in itertools.permutations([winner, *others]) for end in _merged(order)}
-    assert len(ends) == 1
-    assert ends.pop().version.dot == winner.version.dot
+    assert {end.version.dot for end in ends} == {winner.version.dot}
+    # Of equal contents that lose one by one each is kept, where they met first only one.
+    (last,) = {reduce(lambda one, other: merge(one, other).winner, order) for order in _both(ends)}
+    assert last in ends
+
+
+def _both(ends: set[Entry]) -> list[list[Entry]]:
+    ordered = sorted(ends, key=rank)
+    return [ordered, ordered[::-1]]
 
 
 def test_an_edit_with_an_earlier_time_closes_no_circle() -> None:
@@ -270,6 +315,79 @@ def test_of_two_that_won_over_each_other_by_others_the_weaker_shows() -> None:
     deleted = tombstone("b1", saw="a1 c1", origin="a1", stamp=3)
     other = file("c1", saw="a1 b1", stamp=1)
     assert merge(deleted, other) == (deleted, None)
+
+
+# --- what is kept -------------------------------------------------------------------------------
+
+# Two versions, and what the joined one keeps.
+KEPT: list[tuple[str, Entry, Entry, str]] = [
+    ("The loser of a conflict is kept.", file("b1", stamp=2), file("c1", stamp=1), "c1"),
+    ("What was replaced is not.", file("b1", saw="c1"), file("c1"), ""),
+    ("What is the same is not.", file("b1", "same"), file("c1", "same"), ""),
+    (
+        "What one keeps and the other does not know stays.",
+        file("b1", kept="c1"),
+        file("d1"),
+        "c1 b1",
+    ),
+    (
+        "What one keeps and the other has replaced goes.",
+        directory("b1", kept="c1"),
+        file("c2", saw="c1"),
+        "c2",
+    ),
+    (
+        "What one keeps and the other has deleted goes.",
+        directory("b1", kept="c1"),
+        tombstone("d1", origin="c1"),
+        "",
+    ),
+    ("What one keeps and the other shows stays.", directory("b1", kept="c1"), file("c1"), "c1"),
+    (
+        "What one keeps and the other touched stays.",
+        directory("b1", kept="c1"),
+        file("d1", origin="c1", mtime_ns=1),
+        "c1",
+    ),
+    (
+        "What shows is not kept.",
+        file("c1", saw="a1 b1"),
+        tombstone("b1", origin="a1", kept="c1"),
+        "",
+    ),
+    ("What both keep stays.", file("b1", kept="a1 d1"), file("c1", saw="d1", kept="a1"), "a1 b1"),
+]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kept"),
+    [row[1:] for row in KEPT],
+    ids=[row[0].rstrip(".") for row in KEPT],
+)
+def test_what_the_joined_version_keeps(one: Entry, other: Entry, kept: str) -> None:
+    for merged in (merge(one, other), merge(other, one)):
+        assert merged.winner.version.kept == version("h9", kept=kept).kept
+
+
+def test_a_conflict_copy_that_somebody_replaced_is_kept_no_more_by_anyone() -> None:
+    original, copy = directory("b1", kept="c1 d1"), file("c1")
+    after = without_kept(original, copy)
+    assert after == directory("b1", saw="c1", kept="d1")
+    assert merge(original, after) == (after, None)
+    assert without_kept(after, copy) is after
+
+
+def test_of_many_that_are_kept_some_are_told_of() -> None:
+    entry, dots = file("a1", stamp=1), [Dot(number, 1) for number in range(2, MAX_KEPT + 9)]
+    for write in dots:
+        other = msgspec.structs.replace(
+            file("b1"), version=first_version(write, stamp=0, author="ben"), content=bytes(write)
+        )
+        merged = merge(entry, other)
+        assert merged.loser == other
+        entry = merged.winner
+    assert entry.version.kept == tuple(dots[-MAX_KEPT:])
+    assert all(entry.version.covers(write) for write in dots)
 
 
 # --- conflict copies ----------------------------------------------------------------------------

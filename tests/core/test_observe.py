@@ -63,7 +63,9 @@ def test_what_was_recorded_is_no_news_any_more(held: Entry | None, there: Entry,
 @examples(0.3)
 @given(entries(), entries(), st.integers(0, 1 << 70))
 def test_a_local_change_wins_over_what_was_held(held: Entry, there: Entry, now: int) -> None:
-    if held.version.covers(dot("b1")):
+    if held.version.covers(dot("b1")) or (
+        held.content == there.content and held.size != there.size
+    ):
         return
     after = _after(held, _seen(there), now_ns=now)
     assert merge(after, held) == (after, None)

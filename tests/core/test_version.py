@@ -14,6 +14,7 @@ from p2psync.core.version import (
     content_successor,
     deletion_successor,
     first_version,
+    is_kept,
     is_vector,
     join,
     metadata_successor,
@@ -97,6 +98,38 @@ def test_a_change_of_metadata_keeps_what_tells_the_content(seen: Version, write:
     assert later.covers(write)
 
 
+def test_who_writes_or_deletes_saw_what_was_kept_and_who_touches_may_not_have() -> None:
+    seen, write = version("a1", kept="c1 d1"), dot("b1")
+    assert content_successor(seen, write, now_ns=1, author="ben").kept == ()
+    assert deletion_successor(seen, write, now_ns=1, author="ben").kept == ()
+    assert metadata_successor(seen, write).kept == (dot("c1"), dot("d1"))
+
+
+@pytest.mark.parametrize(
+    ("seen", "origin", "replaced"),
+    [
+        (version("a1", saw="b2"), "b1", True),
+        (version("a1", saw="b2"), "b3", False),
+        (version("a1", kept="b2"), "b2", False),
+        (version("a1", kept="b2"), "b1", True),
+    ],
+)
+def test_what_was_seen_and_is_not_kept_was_replaced(
+    seen: Version, origin: str, *, replaced: bool
+) -> None:
+    assert seen.has_replaced(dot(origin)) is replaced
+
+
+@examples(0.5)
+@given(versions(), vectors, st.lists(dots, max_size=4))
+def test_a_joined_version_keeps_of_what_it_covers(
+    one: Version, vector: Vector, kept: list[Dot]
+) -> None:
+    after = one.joined(join(one.vector, vector), kept)
+    assert is_kept(after)
+    assert set(after.kept) == {each for each in kept if after.covers(each)} - {one.origin}
+
+
 def test_a_first_version_has_seen_itself_alone() -> None:
     first = first_version(dot("a1"), stamp=5, author="anna")
     assert first == version("a1", stamp=5)
@@ -144,7 +177,8 @@ def test_crowded_vectors_come_to_the_same_in_whatever_order_they_are_joined() ->
 
 
 def test_a_successor_of_a_full_vector_can_still_be_sent() -> None:
-    full = Version(Dot(5, 1), Dot(7, 1), 0, _crowd(1, MAX_VECTOR), "eve")
+    kept = (Dot(6, 1), Dot(MAX_VECTOR, 1))
+    full = Version(Dot(5, 1), Dot(7, 1), 0, _crowd(1, MAX_VECTOR), "eve", kept)
     write = Dot(1 << 40, 1)
     for after in (
         content_successor(full, write, now_ns=1, author="ada"),
@@ -152,5 +186,6 @@ def test_a_successor_of_a_full_vector_can_still_be_sent() -> None:
         metadata_successor(full, write),
     ):
         assert len(after.vector) == MAX_VECTOR
+        assert is_kept(after)
         assert after.covers(write)
         assert after.covers(after.origin)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from p2psync.core.entry import MAX_FILE_SIZE, Entry, Kind
 from p2psync.core.relpath import RelPath
-from p2psync.core.version import MAX_STAMP, MAX_VECTOR, Version
+from p2psync.core.version import MAX_KEPT, MAX_STAMP, MAX_VECTOR, Dot, Version
 from p2psync.protocol.messages import AnyMessage, Goodbye, Ping, Status
 from p2psync.protocol.wire import (
     ENTRIES_IN_BATCH,
@@ -263,6 +263,7 @@ def _with_version(**changes: object) -> Entry:
 
 
 FILE = file("a1")
+_CROWD = tuple((number, 1) for number in range(1, MAX_KEPT + 3))
 
 # Entries that no honest peer has, and what is wrong with them.
 WRONG: dict[str, Entry] = {
@@ -290,6 +291,14 @@ WRONG: dict[str, Entry] = {
     "a counter that no table holds": _with_version(vector=((1, 1 << 63),)),
     "a write before the first": _with_version(dot=(1, 0)),
     "an origin before the first": _with_version(origin=(1, 0)),
+    "kept origins out of order": _with_version(vector=_CROWD, kept=((3, 1), (2, 1))),
+    "an origin kept twice": _with_version(vector=_CROWD, kept=((2, 1), (2, 1))),
+    "more kept origins than anybody tells of": _with_version(
+        vector=_CROWD, kept=tuple((number, 1) for number in range(2, MAX_KEPT + 3))
+    ),
+    "a kept origin that was not seen": _with_version(kept=((2, 1),)),
+    "a kept origin before the first": _with_version(vector=_CROWD, kept=((2, 0),)),
+    "an origin that shows and is kept": _with_version(kept=((1, 1),)),
     "nobody's work": _with_version(author=""),
     "an author with a slash": _with_version(author="../anna"),
     "an author who moves the cursor": _with_version(author="\x1b[2J"),
@@ -312,6 +321,9 @@ def test_an_entry_that_cannot_be_is_refused(entry: Entry) -> None:
         _with_version(vector=tuple((number, (1 << 63) - 1) for number in range(1, MAX_VECTOR + 1))),
         _with(symlink("a1"), content=b"\xff/.." * 1000),
         tombstone("b1", origin="a1"),
+        _with_version(
+            vector=_CROWD, kept=tuple(Dot(number, 1) for number in range(2, MAX_KEPT + 2))
+        ),
     ],
 )
 def test_the_largest_values_are_taken(entry: Entry) -> None:
@@ -351,6 +363,10 @@ BOMBS = {
     "a claim of a long vector": zlib.compress(
         b"\x91\x93\x01\xa1a\x97\x02\x95\x92\x01\x01\x92\x01\x01\x01\xdd\xff\xff\xff\xff"
     ),
+    "a claim of many kept origins": zlib.compress(
+        b"\x91\x93\x01\xa1a\x97\x02\x96\x92\x01\x01\x92\x01\x01\x01\x91\x92\x01\x01\xa1a"
+        b"\xdd\xff\xff\xff\xff"
+    ),
 }
 
 
@@ -380,3 +396,10 @@ def test_versions_come_back_as_values_that_equal_those_made_here() -> None:
     (_, _, entry), *_ = unpack_entries(pack_entries([(1, A, FILE)]))
     assert isinstance(entry.version, Version)
     assert {entry: 1}[FILE] == 1
+
+
+def test_an_entry_that_tells_of_nothing_kept_is_taken() -> None:
+    """Of a version's fields the last may be missing."""
+    old = msgspec.to_builtins(FILE, builtin_types=(bytes,))
+    assert old[1].pop() == ()
+    assert unpack_entries(_packed((1, A, old))) == [(1, A, FILE)]

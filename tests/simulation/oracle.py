@@ -98,7 +98,8 @@ class Oracle:
     def recorded(self, device: str, replica: int, path: RelPath, entry: Entry) -> None:
         """A row was committed."""
         dot = entry.version.dot
-        if entry.copy_of and dot == entry.version.origin:
+        if dot == entry.version.origin and (entry.copy_of or not entry.is_live):
+            # No write of anybody: a conflict copy, or what became of two contents that are gone.
             return
         what = (path, entry.kind, entry.content)
         known = self._dots.setdefault(dot, what)

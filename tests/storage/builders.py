@@ -85,6 +85,7 @@ versions = st.builds(
         lambda counters: tuple(sorted(counters.items()))
     ),
     author=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    kept=st.lists(_DOTS, max_size=2).map(tuple),
 ) | st.builds(first_version, _DOTS, stamp=_TIMES, author=st.text("abc", max_size=3))
 entries = st.builds(
     Entry,

@@ -66,6 +66,15 @@ def test_entries_stored_by_released_versions_stay_readable() -> None:
     )
 
 
+def test_an_entry_that_keeps_others_comes_back_with_them() -> None:
+    first = file("one")
+    kept = (Dot(1, 3), Dot(2, 1))
+    version = msgspec.structs.replace(first.version, vector=((1, 3), (2, 1), (7, 1)), kept=kept)
+    entry = unpack_entry(pack_entry(msgspec.structs.replace(first, version=version)))
+    assert entry.version.kept == kept
+    assert all(isinstance(dot, Dot) for dot in entry.version.kept)
+
+
 @pytest.mark.parametrize("garbage", [b"", b"\x90", b"\xc1", pack_entry(file("one"))[:-1]])
 def test_what_is_no_entry_is_refused(garbage: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):

@@ -21,15 +21,22 @@ def vector(text: str) -> tuple[tuple[int, int], ...]:
 
 
 def version(
-    write: str, *, saw: str = "", origin: str = "", stamp: int = 0, author: str = "anna"
+    write: str,
+    *,
+    saw: str = "",
+    kept: str = "",
+    origin: str = "",
+    stamp: int = 0,
+    author: str = "anna",
 ) -> Version:
-    """The write, which saw others."""
+    """The write, which saw others, and keeps some."""
     return Version(
         dot=dot(write),
         origin=dot(origin or write),
         stamp=stamp,
-        vector=vector(f"{saw} {origin} {write}"),
+        vector=vector(f"{saw} {kept} {origin} {write}"),
         author=author,
+        kept=tuple(sorted(dot(each) for each in kept.split())),
     )
 
 
@@ -38,6 +45,7 @@ def file(
     content: str = "",
     *,
     saw: str = "",
+    kept: str = "",
     origin: str = "",
     stamp: int = 0,
     mtime_ns: int = 0,
@@ -47,7 +55,7 @@ def file(
     """Its content is named by the write where it is not said."""
     return Entry(
         Kind.FILE,
-        version(write, saw=saw, origin=origin, stamp=stamp),
+        version(write, saw=saw, kept=kept, origin=origin, stamp=stamp),
         (content or origin or write).encode().ljust(32, b"."),
         size=1,
         mtime_ns=mtime_ns,
@@ -56,13 +64,15 @@ def file(
     )
 
 
-def tombstone(write: str, *, saw: str = "", origin: str = "", stamp: int = 0) -> Entry:
+def tombstone(
+    write: str, *, saw: str = "", kept: str = "", origin: str = "", stamp: int = 0
+) -> Entry:
     """Of the content that `origin` wrote."""
-    return Entry(Kind.TOMBSTONE, version(write, saw=saw, origin=origin, stamp=stamp))
+    return Entry(Kind.TOMBSTONE, version(write, saw=saw, kept=kept, origin=origin, stamp=stamp))
 
 
-def directory(write: str, *, saw: str = "", stamp: int = 0) -> Entry:
-    return Entry(Kind.DIRECTORY, version(write, saw=saw, stamp=stamp))
+def directory(write: str, *, saw: str = "", kept: str = "", stamp: int = 0) -> Entry:
+    return Entry(Kind.DIRECTORY, version(write, saw=saw, kept=kept, stamp=stamp))
 
 
 def symlink(write: str, target: str = "", *, saw: str = "", stamp: int = 0) -> Entry:

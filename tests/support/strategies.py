@@ -46,7 +46,10 @@ def versions(draw: st.DrawFn) -> Version:
     dot = draw(dots)
     origin = draw(st.just(dot) | dots)
     vector = join(join(draw(vectors), (pair(dot),)), (pair(origin),))
-    return Version(dot, origin, draw(stamps), vector, draw(_some_authors))
+    covered = sorted({Dot(*each) for each in vector} - {origin})
+    kept = draw(st.lists(st.sampled_from(covered), unique=True)) if covered else []
+    author = draw(_some_authors)
+    return Version(dot, origin, draw(stamps), vector, author, tuple(sorted(kept)))
 
 
 _contents = {
