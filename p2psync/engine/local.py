@@ -148,6 +148,7 @@ class LocalChanges:
         try:
             arriving, judged = 0.0, 0
             moved = Moved(self._index)
+            await moved.went(list(self._gone_since))
 
             async def record(changed: list[Seen], missing: list[RelPath]) -> None:
                 nonlocal arriving, judged

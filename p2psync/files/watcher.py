@@ -311,7 +311,7 @@ class _Tree:
     def _handle(self, report: Callable[[Changes], object]) -> None:
         touched: dict[bytes, RelPath | None] = {}
         moved: set[bytes] = set()
-        new: dict[bytes, RelPath | None] = {}
+        new: set[bytes] = set()
         overflow = False
         for descriptor, mask, name in self._events():
             directory = self._paths.get(descriptor)
@@ -339,18 +339,20 @@ class _Tree:
                 if mask & _MOVED_FROM:
                     moved.add(path)
                 elif mask & (_CREATE | _MOVED_TO) or path not in self._descriptors:
-                    new[path] = known
+                    new.add(path)
         if moved:
             self._drop(moved)
-        # A new directory is reported once it is watched, so that looking there misses nothing.
-        _report({touched[path] for path in touched.keys() - new.keys()}, report)
+        # A new directory is reported once it is watched, so that looking there misses nothing, and
+        # together with one that moved away: it may be that one.
+        late = new | moved if new else new
+        _report({touched[path] for path in touched.keys() - late}, report)
         for path in new:
             self._add(path)
         if overflow:
             self._add(b"")
             report(None)
         else:
-            _report(set(new.values()), report)
+            _report({touched[path] for path in late}, report)
 
     def _events(self) -> Iterator[tuple[int, int, bytes]]:
         try:

@@ -371,6 +371,22 @@ async def test_files_that_moved_with_their_directory_are_told_in_pairs_and_not_r
     ]
 
 
+async def test_files_that_are_seen_to_come_after_they_were_seen_to_go_are_told_in_pairs_too(
+    lab: Lab, ada: Device
+) -> None:
+    names = [f"{number:02d}" for number in range(30)]
+    for name in names:
+        ada.disk.write(f"old/{name}", name)
+    await ada.scan()
+    ada.disk.rename("old", "new")
+    await look_once(ada, "old")
+    await look_once(ada, "new")
+    lab.clock.advance(0.3)
+    await look_once(ada)
+    files = [path for _, path, _ in await ada.index.entries_after(0, 99) if "/" in path]
+    assert files == [f"{place}/{name}" for name in names for place in ("new", "old")]
+
+
 async def test_a_file_that_moved_and_was_edited_is_read(ada: Device) -> None:
     ada.disk.write("old/it", "content")
     await ada.scan()

@@ -5,7 +5,7 @@ import errno
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -305,6 +305,22 @@ async def test_a_moved_directory_is_known_by_its_new_name(live: Live) -> None:
     assert await live.until("old", "new") == {"old", "new"}
     (live.root / "new" / "deep" / "f").touch()
     assert await live.until("new/deep/f") == {"new/deep/f"}
+
+
+def test_a_directory_that_moved_is_told_of_together_with_its_new_name(tmp_path: Path) -> None:
+    """Or its files would be taken for new ones, and then for deleted ones."""
+    (tmp_path / "old" / "deep").mkdir(parents=True)
+    stop = os.eventfd(0)
+    told: list[Changes] = []
+    try:
+        with closing(watcher._Tree(tmp_path, stop)) as tree:
+            tree._add(b"")
+            (tmp_path / "other").touch()
+            (tmp_path / "old").rename(tmp_path / "new")
+            tree._handle(told.append)
+    finally:
+        os.close(stop)
+    assert told == [{"other"}, {"old", "new"}]
 
 
 async def test_what_moved_out_of_the_folder_is_not_watched_any_more(
