@@ -125,16 +125,6 @@ def _still_kept(entry: Entry, other: Entry) -> list[Dot]:
     ]
 
 
-def without_kept(original: Entry, copy: Entry) -> Entry:
-    """`original` where somebody who saw its conflict copy replaced or deleted that."""
-    version = original.version
-    kept = tuple(dot for dot in version.kept if dot != copy.version.origin)
-    if kept == version.kept:
-        return original
-    version = msgspec.structs.replace(version, kept=kept)
-    return msgspec.structs.replace(original, version=version)
-
-
 def _have_replaced_each_other(one: Entry, other: Entry) -> bool:
     """Whether of two contents each was replaced, as the other's version knows."""
     return (
@@ -145,6 +135,8 @@ def _have_replaced_each_other(one: Entry, other: Entry) -> bool:
         and _has_seen(one.version, other.version)
         and _has_seen(other.version, one.version)
         and not (_stays(one, other) or _stays(other, one))
+        and one.version.tells_all_kept
+        and other.version.tells_all_kept
     )
 
 

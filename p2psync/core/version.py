@@ -60,12 +60,16 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Whether this version has seen the content that `origin` wrote, and it was not kept."""
         return self.covers(origin) and origin not in self.kept
 
+    @property
+    def tells_all_kept(self) -> bool:
+        """Otherwise more may be kept than fits."""
+        return len(self.kept) < MAX_KEPT
+
     def joined(self, vector: Vector, kept: Sequence[Dot]) -> Self:
         """This version, having seen all that `vector` covers; `kept` are the origins, at most, that
         nobody replaced.
 
-        Of more than fit, the greatest stay. The others are told no more of than that they were
-        seen, which is as if they had been replaced.
+        Of more than fit, the greatest stay. Of the others is told that they were seen, and no more.
         """
         vector = capped(vector, self.dot, self.origin)
         told: tuple[Dot, ...] = ()

@@ -18,7 +18,6 @@ from p2psync.core.settle import quiet_at
 from p2psync.core.version import Dot
 from p2psync.engine.damaged import Lost, content_meant, identity, lost_contents
 from p2psync.engine.finding import Finder
-from p2psync.engine.kept import kept_no_more
 from p2psync.engine.moved import Moved, is_move, unread, without_copies
 from p2psync.engine.placed import placed_unrecorded
 from p2psync.engine.problems import Problems
@@ -265,7 +264,6 @@ class LocalChanges:
                     rows.append(self._deletion(origin.path, origin.held.entry, len(rows)))
                     moved.recorded.add(origin.path)
             if rows:
-                rows += await kept_no_more(self._index, rows, held)
                 await self._index.record(rows, settled=settled)
                 self.recorded()
             if refreshed:
@@ -330,7 +328,6 @@ class LocalChanges:
                 for already, path in enumerate(going)
             ]
             if rows:
-                rows += await kept_no_more(self._index, rows, held)
                 await self._index.record(rows)
                 self.recorded()
 

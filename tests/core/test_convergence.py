@@ -457,19 +457,24 @@ def test_what_is_kept_shows_where_what_won_over_it_was_deleted() -> None:
         assert settled(world, order).devices[0].tree[A].content in (b"x", b"y")
 
 
-def test_a_conflict_copy_that_was_deleted_is_not_back_at_the_name_of_the_original() -> None:
-    """A third has the content there still, and hears of the deletion of what won over it first."""
+def test_a_content_that_shows_somewhere_stays_though_its_copy_was_tidied_away_elsewhere() -> None:
+    """Bob settled x and y for y and deleted the copy of x. Cyd deleted y, which she had, and then
+    heard of x: nobody deleted x where it shows."""
     for order in range(20):
-        world = _world(b"", b"x", b"")
+        world = _world(b"", b"", b"")
         ada, bob, cyd = world.devices
-        ada.held, cyd.held = {}, {}
-        ada.see(A, Observation(Kind.DIRECTORY))
-        world.pull(cyd.number, bob.number, [A])
+        for device in world.devices:
+            device.held = {}
+        ada.see(A, _file(b"x", 1000))
+        cyd.see(A, _file(b"y", 9000))
         world.pull(bob.number, ada.number, [A])
+        world.pull(bob.number, cyd.number, [A])
+        assert bob.tree[A].content == b"y"
         bob.see(next(path for path in bob.tree if path != A), NOTHING)
-        ada.see(A, NOTHING)
+        cyd.see(A, NOTHING)
         world.pull(cyd.number, ada.number, [A])
-        assert _everything(settled(world, order)) == []
+        assert cyd.tree[A].content == b"x"
+        assert settled(world, order).devices[0].tree[A].content == b"x"
 
 
 def test_two_contents_that_were_each_deleted_stay_away() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2psync.core.entry import Entry, Kind
-from p2psync.core.merge import conflict_copy, merge, rank, without_kept
+from p2psync.core.merge import conflict_copy, merge, rank
 from p2psync.core.relpath import (
     MAX_COMPONENT_BYTES,
     MAX_COMPONENTS,
@@ -367,14 +367,6 @@ KEPT: list[tuple[str, Entry, Entry, str]] = [
 def test_what_the_joined_version_keeps(one: Entry, other: Entry, kept: str) -> None:
     for merged in (merge(one, other), merge(other, one)):
         assert merged.winner.version.kept == version("h9", kept=kept).kept
-
-
-def test_a_conflict_copy_that_somebody_replaced_is_kept_no_more_by_anyone() -> None:
-    original, copy = directory("b1", kept="c1 d1"), file("c1")
-    after = without_kept(original, copy)
-    assert after == directory("b1", saw="c1", kept="d1")
-    assert merge(original, after) == (after, None)
-    assert without_kept(after, copy) is after
 
 
 def test_of_many_that_are_kept_some_are_told_of() -> None:

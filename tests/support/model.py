@@ -13,7 +13,6 @@ from typing import NamedTuple
 from p2psync.core.decide import decide, is_news
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import DeviceID
-from p2psync.core.merge import without_kept
 from p2psync.core.observe import Observation, is_new, successor
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot
@@ -51,9 +50,6 @@ class Device:
         self.counter += 1
         dot = Dot(self.number + 1, self.counter)
         self.held[path] = successor(held, seen, dot, now_ns=now_ns, author=f"d{self.number}")
-        original = self.held.get(RelPath(held.copy_of)) if held is not None else None
-        if held is not None and original is not None and not held.same_content(self.held[path]):
-            self.held[RelPath(held.copy_of)] = without_kept(original, held)
         return True
 
     def receive(self, path: RelPath, offers: Sequence[tuple[int, Entry]]) -> list[RelPath]:
