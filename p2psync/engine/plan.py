@@ -7,10 +7,10 @@ long as that is offered. So none outlives the conflict that it belongs to, over 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from p2psync.core.decide import Copy, Decision, is_news
+from p2psync.core.decide import Copy, Decision
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import DeviceID
-from p2psync.core.merge import conflict_copy
+from p2psync.core.merge import conflict_copy, merge
 from p2psync.core.relpath import RelPath
 from p2psync.engine.commit import Item, plan
 from p2psync.engine.content import is_small
@@ -140,11 +140,18 @@ class Planner:
             return []
         held = await self._index.held([copy.path for copy in copies])
         found = [(copy, held.get(copy.path)) for copy in copies]
-        return [
-            (copy, at)
-            for copy, at in found
-            if is_news(at.entry if at else None, copy.entry) or _is_damaged(at)
-        ]
+        return [(copy, at) for copy, at in found if await self._is_missing(copy, at)]
+
+    async def _is_missing(self, copy: Copy, at: Held | None) -> bool:
+        if at is None or _is_damaged(at):
+            return True
+        winner, loser = merge(at.entry, copy.entry)
+        if loser is None or winner != at.entry:
+            return winner != at.entry
+        # It lost there too, to another version of the copy, and is kept under a name of its own.
+        name, entry = conflict_copy(copy.path, loser)
+        deeper = (await self._index.held([name])).get(name)
+        return await self._is_missing(Copy(name, entry, copy.sources), deeper)
 
     async def _copies(self, missing: Sequence[tuple[Copy, Held | None]]) -> list[Wanted]:
         """As wanted paths, together with what peers offer there themselves. Where only this device

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from p2psync.core.entry import SINGLE_CHUNK_MAX, Entry, Kind
+from p2psync.core.decide import Copy
+from p2psync.core.entry import SINGLE_CHUNK_MAX, Entry, Fingerprint, Kind
 from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
@@ -19,6 +20,7 @@ from p2psync.ports import (
     Outcome,
     Result,
     RootUnavailableError,
+    Row,
     Step,
     Wanted,
 )
@@ -863,3 +865,24 @@ async def test_deletions_that_come_without_an_end_do_not_wait_for_more(lab: Lab)
         await delete(ada, number, number + 1)
     assert len(ada.disk.tree()) < 200
     assert ada.puller.deletions.waiting == 0
+
+
+async def test_a_copy_that_lost_at_its_own_name_is_missing_only_until_it_is_kept_under_another(
+    ada: Device,
+) -> None:
+    """Else its original would be planned again for ever."""
+    path = RelPath("it (conflict)")
+    lost = link("lost", 2, 1)
+    won = link("won", 5, 2)
+    seen = msgspec.structs.replace(
+        won.version, vector=((2, 1), (5, 2)), kept=(lost.version.origin,)
+    )
+    mark = Fingerprint(Kind.SYMLINK, 1, 1, 1, 1, executable=False, racy=False)
+    await ada.index.record([Row(path, msgspec.structs.replace(won, version=seen), mark)])
+    planner = ada.puller._planner
+    copy = Copy(path, lost, ())
+
+    assert [each for each, _ in await planner._missing([copy])] == [copy]
+    name, entry = conflict_copy(path, lost)
+    await ada.index.record([Row(name, entry, mark)])
+    assert await planner._missing([copy]) == []

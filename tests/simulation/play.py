@@ -32,9 +32,10 @@ _LONGEST_S = 900.0
 _POLL_S = 0.7
 _ACTS_BETWEEN_PARTS = 0.5
 """The share of the parts of walks, which are few, between which a user acts who interferes."""
-_MOST_INTERFERENCES = 1000
-"""In one schedule. Users who answer each step of each device would make more steps than they
-answer: then their acts, and not the devices, would go on for ever."""
+_MOST_INTERFERENCES = 2400
+"""In one schedule, by the number of its devices, each of which has to follow. Users who answer each
+step of each device would make more steps than they answer: then their acts, and not the devices,
+would go on for ever."""
 _PATIENCE_S = 100.0
 """Then people put back from a backup what no device has any more."""
 
@@ -193,7 +194,8 @@ class _Schedule:
         return interfere
 
     def _interferes(self, chance: float) -> bool:
-        is_tired = self._trace.counts["interferences"] >= _MOST_INTERFERENCES
+        most = _MOST_INTERFERENCES // self._mix.devices
+        is_tired = self._trace.counts["interferences"] >= most
         return not is_tired and self._source.random() < chance
 
     def _make_files(self) -> None:
