@@ -72,6 +72,11 @@ class Exchanges:
     def pending(self) -> bool:
         return any(exchange.pending for exchange in self._exchanges.values())
 
+    def has_all_of(self, session: Session) -> bool:
+        """Whether nothing of the peer's index is still to come, as far as it told."""
+        exchange = self._exchanges.get(session)
+        return exchange is not None and exchange.received >= exchange.theirs.sequence
+
     def recorded(self) -> None:
         """The index has new rows, or offers were settled: tell all peers."""
         for exchange in self._exchanges.values():

@@ -39,7 +39,7 @@ from p2psync.ports import (
     Problem,
     Watcher,
 )
-from p2psync.protocol.messages import IndexBatch
+from p2psync.protocol.messages import FolderOffer, IndexBatch
 from p2psync.protocol.wire import RemoteProtocolError
 
 _ANEW = "The index of a folder is exchanged anew."
@@ -292,7 +292,9 @@ class Folder:
             self._guard.tell(error, _LISTENING)
             self._failed_at = type(message)
             raise
-        if isinstance(message, self._failed_at):
+        # What failed came from elsewhere meanwhile, and will not come again.
+        came = isinstance(message, FolderOffer) and self._exchanges.has_all_of(session)
+        if isinstance(message, self._failed_at) or (came and self._failed_at is IndexBatch):
             # What failed works again, and not just something that writes nothing.
             self.problems.clear(_LISTENING, "")
         self.changed.set()

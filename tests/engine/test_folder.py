@@ -14,7 +14,7 @@ from p2psync.engine.folder import Folder, FolderSpec, State
 from p2psync.engine.session import SessionClosedError
 from p2psync.errors import P2psyncError
 from p2psync.ports import Watcher
-from p2psync.protocol.messages import IndexAck, IndexBatch
+from p2psync.protocol.messages import FolderOffer, IndexAck, IndexBatch
 from p2psync.protocol.wire import RemoteProtocolError
 from p2psync.storage.folder_index import SqliteFolderIndex, open_folder_index
 from tests.support.devices import NO_BRAKES, device_id
@@ -161,6 +161,20 @@ async def test_or_until_it_takes_what_it_did_not_take(
     assert _reasons(folder) == [FULL]
     await folder.handle(SESSION, acknowledged, b"")
     assert _reasons(folder) == []
+
+
+@pytest.mark.parametrize("has_all", [False, True])
+async def test_or_until_there_is_nothing_more_to_take(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, has_all: bool
+) -> None:
+    """Another peer, or another session, may have brought it meanwhile."""
+    with monkeypatch.context() as patch:
+        patch.setattr(folder._exchanges, "handle", _fail_with(P2psyncError(FULL)))
+        with pytest.raises(P2psyncError, match="full"):
+            await folder.handle(SESSION, BATCH, b"")
+    monkeypatch.setattr(folder._exchanges, "has_all_of", lambda _: has_all)
+    await folder.handle(SESSION, FolderOffer("shared", 1, 2, 0, 0), b"")
+    assert _reasons(folder) == ([] if has_all else [FULL])
 
 
 async def test_or_until_it_takes_what_was_found_here(
