@@ -311,9 +311,9 @@ class Faults:
         if self._mix.removals:
             await self._pair_again()
         if self._mix.rot:
-            await self._verify()
+            await self.verify()
 
-    async def _verify(self) -> None:
+    async def verify(self) -> None:
         """Everything is read, as it is every few weeks, or when a person says so."""
         verifiers = [device.folder.verifier for device in self._world.devices]
         for verifier in verifiers:

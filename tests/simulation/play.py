@@ -245,6 +245,8 @@ class _Schedule:
             if not told:
                 break
             if self._mix.rot and self._loop.time() - began > _PATIENCE_S:
+                # A file that moved with its directory is not read before.
+                await self._faults.verify()
                 for device, path in self._faults.beyond_mending():
                     self._user.restore(device, path)
         else:
