@@ -32,7 +32,7 @@ class Mover:
         """
         if self.can_swap:
             try:
-                self._system.rename_flagged(*source, *target, RenameFlag.NOREPLACE)
+                self.move(source, target)
                 return
             except OSError as error:
                 if error.errno not in _NO_FLAGS:
