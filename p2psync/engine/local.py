@@ -238,7 +238,7 @@ class LocalChanges:
             settled: list[tuple[RelPath, Offer]] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             observed = {item.path: _observed(item, hashed.get(item.path)) for item in group}
-            placed = await placed_unrecorded(self._index, observed)
+            placed = await placed_unrecorded(self._index, observed, origins)
             for item in group:
                 content = hashed.get(item.path)
                 if item.fingerprint.kind == Kind.FILE and content is None:

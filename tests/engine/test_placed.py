@@ -107,6 +107,22 @@ async def test_a_rename_that_it_did_not_record_is_known_again(lab: Lab) -> None:
     assert await lab.converge([ada, bob]) == {"new": b"content"}
 
 
+async def test_what_somebody_renamed_to_what_is_offered_is_a_version_of_its_own(lab: Lab) -> None:
+    """Or whoever replaces what is offered, without having seen the rename, would replace it too."""
+    ada, bob = await lab.devices("ada bob")
+    ada.disk.write("elsewhere", "same", mtime_ns=5)
+    await ada.scan()
+    lab.connect(ada, bob)
+    bob.disk.write("it", "same", mtime_ns=5)
+    await bob.scan()
+    await _offered(lab, ada)
+    ada.disk.rename("elsewhere", "it")
+    await ada.scan()
+    mine = (await ada.index.held([IT]))[IT].entry
+    assert mine.version.dot.replica == ada.index.replica
+    assert await lab.converge([ada, bob]) == {"it": b"same"}
+
+
 async def test_an_edit_that_only_looks_alike_is_one(lab: Lab) -> None:
     """Another time tells that somebody wrote it here."""
     ada, bob, cyd = devices = await lab.devices("ada bob cyd")

@@ -27,6 +27,9 @@ class P2psync:
         self._hub = Hub(devices) if has_hosts() else None
         try:
             self.devices = [self._prepare(number) for number in range(devices)]
+            for device in self.devices:
+                # Here more is deleted in a minute than people do, and nobody is there to approve.
+                device.configure(delete_files=1_000_000)
             start_all(self.devices)
             host, *guests = self.devices
             for guest in guests:

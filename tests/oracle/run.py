@@ -120,7 +120,7 @@ class Run:
         found = judge(self.ledger, trees)
         if self._sampler is not None:
             found += self._sampler.verdict(self.ledger)
-        if why and not any(one.rule == "P11" for one in found):
+        if why:
             text = f"not at rest after {self._plan.settle_s:.0f} s: {why}"
             found.append(with_story(Violation("P11", "all", "", text), self.ledger))
         # What could not be settled is the same in every stretch from then on, and told once.

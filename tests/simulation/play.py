@@ -14,6 +14,7 @@ from typing import Any
 
 from p2psync.config import BrakesConfig
 from p2psync.core.ids import short_device_id
+from p2psync.core.relpath import RelPath
 from p2psync.core.roster import Roster
 from p2psync.protocol.wire import FrameReader
 from tests.simulation.coda import Coda
@@ -254,6 +255,11 @@ class _Schedule:
         self.converged_s = max(self.converged_s, self._loop.time() - began)
         trees = {device.name: device.disk.tree() for device in self._world.devices}
         self._world.oracle.check(trees)
+        # One that never meets all the others cannot know that nobody needs a copy.
+        meeting = self._world.devices if self._mix.topology == "mesh" else []
+        for device in meeting:
+            for path in await _needless_copies(device):
+                self._trace.violation(f"P3 {device.name} shows its content of {path} twice")
         self._trace.say("at rest")
         self._trace.check()
 
@@ -281,6 +287,19 @@ class _Schedule:
             if told := await _why_not_idle(device):
                 return f"{device.name}: {told}"
         return ""
+
+
+async def _needless_copies(device: Device) -> list[RelPath]:
+    """Paths that show what their writer, this device, has as an untouched conflict copy too."""
+    index = device.folder.index
+    found = []
+    for _, copy in await index.conflicts():
+        origin, path = copy.entry.version.origin, RelPath(copy.entry.copy_of)
+        if origin.replica == index.replica and copy.entry.version.dot == origin:
+            original = (await index.held([path])).get(path)
+            if original is not None and original.entry.same_content(copy.entry):
+                found += [path] if original.entry.version.origin == origin else []
+    return found
 
 
 def _pair(devices: list[Device]) -> None:
