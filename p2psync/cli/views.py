@@ -224,9 +224,11 @@ def conflict_lines(conflicts: Sequence[Json]) -> list[str]:
         ]
         for one in conflicts
     ]
+    needless = [one for one in conflicts if one["needless"]]
     return [
         *table(("CONFLICT COPY", "CONFLICTS WITH", "WRITTEN ON", "SIZE"), rows),
         "",
+        *(f"{shown(one['path'])} is the same as the original: delete it." for one in needless),
         "Compare with `p2psync conflicts diff PATH`, settle with `p2psync conflicts keep PATH`.",
     ]
 

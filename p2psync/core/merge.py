@@ -91,7 +91,8 @@ def _has_seen(one: Version, other: Version) -> bool:
 
 def _stays(entry: Entry, other: Entry) -> bool:
     """Whether `other` knows the content, and that it was kept."""
-    return entry.is_live and entry.version.origin in other.version.kept
+    origin = entry.version.origin
+    return entry.is_live and origin != other.version.origin and origin in other.version.kept
 
 
 def _knows(version: Version, vector: Vector) -> bool:
@@ -143,7 +144,8 @@ def _have_replaced_each_other(one: Entry, other: Entry) -> bool:
 def _deleted(entry: Entry) -> Entry:
     """The tombstone of a content that nobody deleted. It has no dot of its own, so that all devices
     make the same one."""
-    version = msgspec.structs.replace(entry.version, dot=entry.version.origin)
+    kept = tuple(dot for dot in entry.version.kept if dot != entry.version.origin)
+    version = msgspec.structs.replace(entry.version, dot=entry.version.origin, kept=kept)
     return Entry(Kind.TOMBSTONE, version)
 
 
@@ -157,11 +159,16 @@ def conflict_copy(path: RelPath, loser: Entry) -> tuple[RelPath, Entry]:
     """Where a losing content is kept, and its entry there.
 
     Both derive from the write that made the content, so every device that preserves it makes
-    the same entry, and making it again after someone deleted it changes nothing. Where the name
-    has no room beside the original it is in a directory further up.
+    the same entry, and making it again after someone deleted it changes nothing. If the content
+    won after a copy of it was made, and now loses, the name is another one: who deleted the first
+    copy had the content at its path. Where the name has no room beside the original it is in a
+    directory further up.
     """
     origin = loser.version.origin
-    mark = blake3.blake3(f"{path}\0{origin.replica}.{origin.counter}".encode()).hexdigest()[:6]
+    write = f"{path}\0{origin.replica}.{origin.counter}"
+    if origin in loser.version.kept:
+        write += "\0again"
+    mark = blake3.blake3(write.encode()).hexdigest()[:6]
     moment = datetime.datetime.fromtimestamp(0, datetime.UTC) + datetime.timedelta(
         seconds=min(max(loser.version.stamp, 0) // 10**9, 253402300799)
     )

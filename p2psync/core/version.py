@@ -44,8 +44,9 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
     author: str
     """Name of the device that wrote the content, as it was called then; for people only."""
     kept: tuple[Dot, ...] = ()
-    """Of the other origins that the vector covers those that nobody replaced: they are preserved as
-    conflict copies. Sorted; the own origin is never among them."""
+    """Of the origins that the vector covers those that nobody replaced: they are preserved as
+    conflict copies. Sorted. The own origin is among them where the content won after all, with a
+    conflict copy of it made already."""
 
     def covers(self, dot: Dot) -> bool:
         """Whether this version has seen the write `dot`."""
@@ -75,7 +76,7 @@ class Version(msgspec.Struct, frozen=True, array_like=True, gc=False):
         told: tuple[Dot, ...] = ()
         if kept:
             seen = msgspec.structs.replace(self, vector=vector)
-            fit = sorted({dot for dot in kept if dot != self.origin and seen.covers(dot)})
+            fit = sorted({dot for dot in kept if seen.covers(dot)})
             told = tuple(fit[-MAX_KEPT:])
         if vector == self.vector and told == self.kept:
             return self
@@ -88,7 +89,6 @@ def is_kept(version: Version) -> bool:
     return not kept or (
         len(kept) <= MAX_KEPT
         and list(kept) == sorted(set(kept))
-        and version.origin not in kept
         and all(dot.counter > 0 and version.covers(dot) for dot in kept)
     )
 

@@ -221,6 +221,7 @@ def _conflict_row(record: FolderRecord, row: ConflictRow) -> Json:
         "original": row.original,
         "device": row.author,
         "size": row.size,
+        "needless": row.is_needless,
         "absolute": f"{record.path}/{row.path}",
         "original_absolute": f"{record.path}/{row.original}",
     }

@@ -80,7 +80,7 @@ class StatusReport:
         }
 
     async def _folder_row(self, folder: Folder) -> Json:
-        counts = await folder.index.counts()
+        counts = await folder.counts()
         problems = folder.all_problems() + self._folders.problems(folder.name)
         return {
             "name": folder.name,

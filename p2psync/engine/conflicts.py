@@ -24,13 +24,21 @@ class ConflictRow(NamedTuple):
     original: RelPath
     author: str
     size: int
+    is_needless: bool
+    """The original shows the same content: the other side went while this one was being kept."""
 
 
 async def find_conflicts(index: FolderIndex) -> list[ConflictRow]:
+    copies = await index.conflicts()
+    originals = await index.held([RelPath(held.entry.copy_of) for _, held in copies])
     return [
-        ConflictRow(path, RelPath(held.entry.copy_of), held.entry.version.author, held.entry.size)
-        for path, held in await index.conflicts()
+        _row(path, held.entry, originals.get(RelPath(held.entry.copy_of))) for path, held in copies
     ]
+
+
+def _row(path: RelPath, copy: Entry, original: Held | None) -> ConflictRow:
+    is_needless = original is not None and original.entry.same_content(copy)
+    return ConflictRow(path, RelPath(copy.copy_of), copy.version.author, copy.size, is_needless)
 
 
 async def keep_version(folder: Folder, chosen: str) -> list[RelPath]:

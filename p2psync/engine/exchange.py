@@ -62,8 +62,6 @@ class Exchange:
         """The peer's epoch and latest sequence, as it said."""
         self.received = 0
         self.applied_by_peer = Cursor(0, 0)
-        self._applied_at = 0
-        """The peer's own sequence when it had applied that."""
         self.status: Status | None = None
         """What the peer said last of what it lacks."""
         self._told_need: Status | None = None
@@ -88,12 +86,6 @@ class Exchange:
     @property
     def peer_holds_ours(self) -> bool:
         return self.applied_by_peer == Cursor(self._index.epoch, self._index.sequence)
-
-    @property
-    def peer_knew_all(self) -> bool:
-        """Whether the peer's index has come here up to a moment when it had applied all of ours:
-        whatever it did or does later, it did in the knowledge of what is held here."""
-        return self.peer_holds_ours and self.received >= self._applied_at
 
     async def offer(self) -> None:
         """Tell the peer of our index and of what we know of its."""
@@ -212,7 +204,7 @@ class Exchange:
             if now != self._acknowledged and epoch == self.theirs.epoch != 0:
                 self._acknowledged = now
                 failpoints.reach("exchange.before-acknowledging")
-                self.session.post(IndexAck(self.folder, *now, self._index.sequence))
+                self.session.post(IndexAck(self.folder, *now))
                 failpoints.reach("exchange.after-acknowledging")
 
     async def on_ack(self, ack: IndexAck) -> None:
@@ -223,7 +215,6 @@ class Exchange:
         if self.applied_by_peer == Cursor(ack.epoch, ack.applied):
             return
         self.applied_by_peer = Cursor(ack.epoch, ack.applied)
-        self._applied_at = ack.sequence
         await self._index.set_acknowledged(self.peer, self.applied_by_peer)
 
 

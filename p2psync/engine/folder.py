@@ -17,7 +17,6 @@ from typing import NamedTuple
 from p2psync.core.ids import DeviceID
 from p2psync.core.relpath import RelPath
 from p2psync.engine.content import Contents
-from p2psync.engine.exchange import Exchange
 from p2psync.engine.exchanges import Exchanges, FolderMessage, PeerNeed
 from p2psync.engine.guard import Guard
 from p2psync.engine.housekeeping import Housekeeping
@@ -30,17 +29,17 @@ from p2psync.engine.session import Session, SessionClosedError
 from p2psync.engine.supplier import Supplier
 from p2psync.engine.swarm import Swarm
 from p2psync.engine.tasks import together
-from p2psync.engine.twins import Twins
 from p2psync.engine.verify import Schedule, Verifier
 from p2psync.errors import P2psyncError
 from p2psync.ports import (
     Clock,
+    Counts,
     Disk,
     FolderIndex,
     Problem,
     Watcher,
 )
-from p2psync.protocol.messages import FolderOffer, IndexAck, IndexBatch
+from p2psync.protocol.messages import FolderOffer, IndexBatch
 from p2psync.protocol.wire import RemoteProtocolError
 
 _ANEW = "The index of a folder is exchanged anew."
@@ -159,14 +158,13 @@ class Folder:
             gate=verifying or asyncio.Lock(),
         )
         self._watcher = watcher(self.local.mark)
-        self._twins = Twins(index, disk, self.turn, self, look_at=self.local.mark)
         self._housekeeping = Housekeeping(
             spec.name,
             index,
             disk,
             self.turn,
             is_at_rest=lambda: self._at_rest,
-            exchanges=self.exchanges,
+            exchanges=lambda: self._exchanges.all(),
         )
         self._exchanges = Exchanges(
             spec.name,
@@ -200,7 +198,7 @@ class Folder:
                     self._pull_always(),
                     self._integrity.run(),
                     self.verifier.run(),
-                    self._housekeeping.run(self.sharers),
+                    self._housekeeping.run(self._sharers),
                 ):
                     group.create_task(work)
         finally:
@@ -248,8 +246,6 @@ class Folder:
             self._puller.try_again()
             self.pull()
             self._announce()
-        if not self.local.pending:
-            await self._twins.remove()
 
     @property
     def _may_pull(self) -> bool:
@@ -301,8 +297,6 @@ class Folder:
         if isinstance(message, self._failed_at) or (came and self._failed_at is IndexBatch):
             # What failed works again, and not just something that writes nothing.
             self.problems.clear(_LISTENING, "")
-        if isinstance(message, IndexAck) and self._twins.found:
-            self.pull()
         self.changed.set()
 
     def offers_arrived(self) -> None:
@@ -330,16 +324,12 @@ class Folder:
 
     # --- how it stands -----------------------------------------------------------------------
 
-    def sharers(self) -> list[DeviceID]:
-        """The members that may take part, connected or not."""
+    def _sharers(self) -> list[DeviceID]:
         return [device for device in self._members() if self.is_shared_with(device)]
-
-    def exchanges(self) -> list[Exchange]:
-        return self._exchanges.all()
 
     async def participants(self) -> list[DeviceID]:
         """The members that take part, connected or not."""
-        return await self._exchanges.participants(self.sharers())
+        return await self._exchanges.participants(self._sharers())
 
     async def need_of(self, device: DeviceID) -> PeerNeed:
         return await self._exchanges.need_of(device)
@@ -368,7 +358,10 @@ class Folder:
         counts = await self.index.counts()
         if not self._at_rest or counts.need_files or self.problems.listed():
             return State.SYNCING
-        return State.SYNCING if await self._twins.are_due() else State.IDLE
+        return State.IDLE
+
+    async def counts(self) -> Counts:
+        return await self.index.counts()
 
     def all_problems(self) -> list[Problem]:
         """What keeps the folder from being in sync, the gravest first."""

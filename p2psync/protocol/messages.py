@@ -75,13 +75,12 @@ class IndexBatch(Message, frozen=True, tag=5):
 
 class IndexAck(Message, frozen=True, tag=6):
     """The sender has durably stored the receiver's index up to `received`, and settled all of it
-    up to `applied`; its own was at `sequence` then."""
+    up to `applied`."""
 
     folder: Name
     epoch: Count
     received: Count
     applied: Count
-    sequence: Count
 
 
 class ManifestRequest(Message, frozen=True, tag=7):

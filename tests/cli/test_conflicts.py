@@ -29,6 +29,7 @@ def conflict(root: Path, copy: str, device: str) -> Json:
         "device": device,
         "modified_ns": 0,
         "size": 8,
+        "needless": False,
         "absolute": str(root / copy),
         "original_absolute": str(root / "docs/a.txt"),
     }

@@ -216,6 +216,7 @@ def test_names_from_peers_cannot_drive_the_terminal(cli: CommandLine, control: F
                 "device": evil,
                 "modified_ns": 0,
                 "size": 1,
+                "needless": True,
                 "absolute": "/a",
                 "original_absolute": "/b",
             }

@@ -137,6 +137,7 @@ def test_conflicts_tell_how_to_settle_them() -> None:
         "original": "a.txt",
         "device": "ben",
         "size": 1024,
+        "needless": False,
     }
     assert conflict_lines([conflict]) == [
         "CONFLICT COPY     CONFLICTS WITH  WRITTEN ON  SIZE",
@@ -144,6 +145,9 @@ def test_conflicts_tell_how_to_settle_them() -> None:
         "",
         "Compare with `p2psync conflicts diff PATH`, settle with `p2psync conflicts keep PATH`.",
     ]
+    assert conflict_lines([{**conflict, "needless": True}])[3] == (
+        "a (ben).txt is the same as the original: delete it."
+    )
 
 
 def test_a_finding_has_its_next_step_only_where_one_is_needed() -> None:

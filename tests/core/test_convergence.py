@@ -504,6 +504,33 @@ def test_one_side_of_a_conflict_that_is_deleted_meanwhile_leaves_the_other() -> 
         assert set(_everything(settled(world, order))) == {b"z"}
 
 
+def test_a_content_whose_needless_copy_was_deleted_still_has_one_when_it_loses_later() -> None:
+    """As above, and then somebody deletes the copies that they find, and a newcomer brings another
+    content for the path."""
+    copies = 0
+    for order in range(20):
+        world = _world(b"z", b"x", b"", b"", b"")
+        newcomer = world.devices.pop()
+        for late, early in [(2, 1), (3, 0)]:
+            world.devices[late].held = {}
+            world.pull(late, early, [A])
+        world.devices[2].see(A, NOTHING)
+        world.pull(0, 1, [A])
+        world = settled(world, order)
+        ada = world.devices[0]
+        if A not in ada.tree:
+            continue
+        for path in ada.tree.keys() - {A}:
+            ada.see(path, NOTHING)
+            copies += 1
+        world = settled(world, order + 1)
+        newcomer.held = {}
+        newcomer.see(A, _file(b"new", 1 << 41))
+        world.devices.append(newcomer)
+        assert _everything(world) == [b"new", b"z"]
+    assert copies
+
+
 def test_one_side_of_a_conflict_that_is_edited_meanwhile_may_leave_its_old_content() -> None:
     """Known and harmless: who made the copy had not heard of the edit."""
     world = _world(b"x", b"y", b"")

@@ -350,10 +350,10 @@ KEPT: list[tuple[str, Entry, Entry, str]] = [
         "c1",
     ),
     (
-        "What shows is not kept.",
+        "What shows after all has a copy.",
         file("c1", saw="a1 b1"),
         tombstone("b1", origin="a1", kept="c1"),
-        "",
+        "c1",
     ),
     ("What both keep stays.", file("b1", kept="a1 d1"), file("c1", saw="d1", kept="a1"), "a1 b1"),
 ]
@@ -408,6 +408,13 @@ def test_making_a_copy_again_after_it_was_deleted_changes_nothing() -> None:
     _, copy = conflict_copy(PATH, file("a1"))
     deleted = tombstone("b1", origin="a1")
     assert merge(deleted, copy) == (deleted, None)
+
+
+def test_a_copy_of_what_won_after_one_was_made_has_another_name() -> None:
+    """That one may have been deleted, because its content was at the path."""
+    first, _ = conflict_copy(PATH, file("c1", saw="b1"))
+    assert conflict_copy(PATH, file("c1", saw="b1", kept="c1"))[0] != first
+    assert conflict_copy(PATH, file("c1", saw="b1", kept="b1"))[0] == first
 
 
 def test_making_a_copy_again_after_it_was_edited_changes_nothing() -> None:

@@ -199,7 +199,7 @@ def test_an_acknowledgement_of_what_was_never_sent_ends_the_session(site: Site) 
     talk = site.talk()
     before = len(site.ada.log_text())
     epoch = next(each.epoch for each in talk.heard_of(FolderOffer) if each.folder == FOLDER)
-    talk.say(IndexAck(FOLDER, epoch, _HUGE, _HUGE, _HUGE))
+    talk.say(IndexAck(FOLDER, epoch, _HUGE, _HUGE))
     site.is_refused(talk, before, "acknowledges what was never sent")
     site.check()
 

@@ -245,7 +245,7 @@ def test_one_whose_digest_is_another_is_asked_for_its_whole_index_again(site: Si
         # Both have to be at rest, and who is cannot be known from here.
         ours = max((batch.upto for batch in talk.heard_of(IndexBatch)), default=0)
         epoch = next(each.epoch for each in talk.heard_of(FolderOffer) if each.folder == FOLDER)
-        talk.say(IndexAck(FOLDER, epoch, ours, ours, 0))
+        talk.say(IndexAck(FOLDER, epoch, ours, ours))
         talk.say(FolderDigest(FOLDER, 1, ours, bytes(32)))
         return talk.ended.is_set()
 

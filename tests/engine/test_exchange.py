@@ -217,7 +217,7 @@ async def test_what_the_peer_holds_becomes_wanted_and_is_acknowledged(peer: Peer
     await peer.sends(5, (3, RelPath("a"), link("x", 2, 1)), (5, RelPath("b"), link("y", 2, 2)))
     assert await peer.wanted() == {"a": b"x", "b": b"y"}
     assert await peer.index.cursor(BOB) == Cursor(BOBS, 5)
-    assert peer.posted() == [IndexAck(FOLDER, BOBS, 5, 2, peer.index.sequence)]
+    assert peer.posted() == [IndexAck(FOLDER, BOBS, 5, 2)]
     assert peer.arrived == arrived + 1
     assert not peer.exchange.received < peer.exchange.theirs.sequence
 
@@ -229,7 +229,7 @@ async def test_what_is_held_already_is_no_offer(peer: Peer) -> None:
     peer.posted()
     await peer.sends(1, (1, RelPath("a"), entry))
     assert await peer.wanted() == {}
-    assert peer.posted() == [IndexAck(FOLDER, BOBS, 1, 1, peer.index.sequence)]
+    assert peer.posted() == [IndexAck(FOLDER, BOBS, 1, 1)]
 
 
 async def test_settling_is_acknowledged_once(peer: Peer) -> None:
@@ -240,7 +240,7 @@ async def test_settling_is_acknowledged_once(peer: Peer) -> None:
     await peer.index.settle([(wanted.path, wanted.offers[0])])
     for _ in range(3):
         await peer.exchange.acknowledge()
-    assert peer.posted() == [IndexAck(FOLDER, BOBS, 1, 1, peer.index.sequence)]
+    assert peer.posted() == [IndexAck(FOLDER, BOBS, 1, 1)]
 
 
 async def test_a_batch_that_comes_again_changes_nothing(peer: Peer) -> None:
@@ -325,27 +325,15 @@ async def test_an_old_offer_that_is_handed_in_again_loses_nothing(peer: Peer) ->
 async def test_a_peer_holds_ours_when_it_has_applied_all(peer: Peer) -> None:
     latest = await peer.index.record([row("a", link("x", 1, 1))])
     epoch = peer.index.epoch
-    await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest - 1, 0))
+    await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest - 1))
     assert not peer.exchange.peer_holds_ours
-    await peer.exchange.on_ack(IndexAck(FOLDER, epoch + 1, latest, latest, 0))
+    await peer.exchange.on_ack(IndexAck(FOLDER, epoch + 1, latest, latest))
     assert not peer.exchange.peer_holds_ours
-    await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest, 0))
+    await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest))
     assert peer.exchange.peer_holds_ours
     assert await peer.index.acknowledged(BOB) == Cursor(epoch, latest)
     with pytest.raises(RemoteProtocolError):
-        await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest + 1, 0))
-
-
-async def test_a_peer_knew_all_when_its_index_has_come_up_to_where_it_had_applied_ours(
-    peer: Peer,
-) -> None:
-    latest = await peer.index.record([row("a", link("x", 1, 1))])
-    await peer.offers(sequence=2)
-    await peer.exchange.on_ack(IndexAck(FOLDER, peer.index.epoch, latest, latest, 2))
-    assert peer.exchange.peer_holds_ours
-    assert not peer.exchange.peer_knew_all
-    await peer.sends(2, (2, RelPath("b"), link("y", 2, 1)))
-    assert peer.exchange.peer_knew_all
+        await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest + 1))
 
 
 async def test_an_acknowledgement_does_not_overtake_the_one_before(
@@ -376,7 +364,7 @@ async def test_an_acknowledgement_does_not_overtake_the_one_before(
         answer.set()
         await asyncio.gather(first, receiving)
     assert [message for message in peer.posted() if isinstance(message, IndexAck)][-1] == (
-        IndexAck(FOLDER, BOBS, 1, 1, peer.index.sequence)
+        IndexAck(FOLDER, BOBS, 1, 1)
     )
 
 

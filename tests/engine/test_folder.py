@@ -152,7 +152,7 @@ async def test_an_index_that_takes_no_offers_is_told_until_it_takes_some(
 async def test_or_until_it_takes_what_it_did_not_take(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    acknowledged: Any = IndexAck("shared", 1, 2, 2, 0)
+    acknowledged: Any = IndexAck("shared", 1, 2, 2)
     monkeypatch.setattr(folder._exchanges, "handle", _fail_with(P2psyncError(FULL)))
     with pytest.raises(P2psyncError, match="full"):
         await folder.handle(SESSION, acknowledged, b"")

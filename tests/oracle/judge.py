@@ -13,12 +13,13 @@ PROPERTIES: Mapping[str, str] = {
     "P5": "never a mix or a part",
     "P11": "all devices end the same",
     "stale": "superseded content kept as a conflict copy",
+    "twin": "a conflict copy of what its path shows as well",
 }
-"""The last one is a resurrection too, strictly: but nothing is lost by it, and it comes only of
-changes to one side of a conflict while others settle it. So it is counted by itself, and decides
-nothing unless that is asked for."""
+"""The last two are a resurrection and a conflict copy that is not due, strictly: but nothing is
+lost by them, and they come only of changes to one side of a conflict while others settle it. So
+they are counted by themselves, and decide nothing unless that is asked for."""
 
-HARMLESS = frozenset({"stale"})
+HARMLESS = frozenset({"stale", "twin"})
 _MOST_DIFFERENCES = 10
 
 
@@ -147,7 +148,12 @@ def _surplus(
         )
         others = ", ".join(f"“{home.path}”" for home in homes)
         text = f"a copy of token {token} of {others} that no conflict asked for"
-        kind = "stale" if is_stale and not ledger.is_quiet else "P3"
+        is_twin = any(
+            _shows(tree, home.path, token) and ledger.rivals(token, home.path) for home in homes
+        )
+        kind = "P3"
+        if not ledger.is_quiet:
+            kind = "stale" if is_stale else "twin" if is_twin else "P3"
         yield Violation(kind, device, path, text, (token,))
 
 

@@ -140,6 +140,22 @@ def test_who_deletes_a_conflict_copy_frees_the_synchronizer_from_keeping_the_con
     assert rules(ledger, {"a": file(2), "a (conflict)": file(3)}) == ["stale"]
 
 
+def test_a_copy_of_what_won_after_all_is_no_wrong_but_told() -> None:
+    ledger = begun(a=1)
+    edit(ledger, "a", over=1, token=2)
+    edit(ledger, "a", over=1, token=3, device="dev1")
+    ledger.ended("dev1", "a", 3)
+    assert rules(ledger, {"a": file(2)}) == []
+    assert rules(ledger, {"a": file(2), "a (conflict)": file(2)}) == ["twin"]
+    assert rules(ledger, {"a (conflict)": file(2)}) == []
+
+
+def test_a_copy_of_what_nobody_competed_with_is_one_too_many() -> None:
+    ledger = begun(a=1)
+    edit(ledger, "a", over=1, token=2)
+    assert rules(ledger, {"a": file(2), "a (conflict)": file(2)}) == ["P3"]
+
+
 def test_a_file_in_the_way_of_a_directory_may_have_a_copy() -> None:
     ledger = begun()
     ledger.wrote("a", 1)

@@ -30,7 +30,7 @@ EXAMPLES: list[AnyMessage] = [
     FolderOffer("docs", 1, 2, 3, 4),
     FolderWithdrawn("docs"),
     IndexBatch("docs", 1, 2, 3),
-    IndexAck("docs", 1, 2, 3, 4),
+    IndexAck("docs", 1, 2, 3),
     ManifestRequest(1, "docs", HASH),
     ManifestReply(1),
     ChunkRequest(1, "docs", (HASH, HASH)),

@@ -298,7 +298,6 @@ WRONG: dict[str, Entry] = {
     ),
     "a kept origin that was not seen": _with_version(kept=((2, 1),)),
     "a kept origin before the first": _with_version(vector=_CROWD, kept=((2, 0),)),
-    "an origin that shows and is kept": _with_version(kept=((1, 1),)),
     "nobody's work": _with_version(author=""),
     "an author with a slash": _with_version(author="../anna"),
     "an author who moves the cursor": _with_version(author="\x1b[2J"),

@@ -32,7 +32,7 @@ def test_several_frames_and_their_payloads_may_come_at_once() -> None:
 
 def test_only_work_keeps_a_group_from_rest() -> None:
     meter = Meter()
-    meter.sent(ADA, encode_frame(IndexAck("docs", 1, 2, 3, 4)), now_s=5.0)
+    meter.sent(ADA, encode_frame(IndexAck("docs", 1, 2, 3)), now_s=5.0)
     meter.sent(ADA, encode_frame(Ping()), now_s=9.0)
     assert meter.last_work_s == 5.0
 

@@ -20,7 +20,6 @@ from p2psync.engine.housekeeping import Housekeeping
 from p2psync.engine.integrity import Integrity, Verdict
 from p2psync.engine.plan import Planner
 from p2psync.engine.reading import Reader
-from p2psync.engine.twins import Twins
 from p2psync.ports import Action, Hashed, Held, Row, Seen
 from p2psync.protocol.messages import IndexBatch
 from p2psync.storage import folder_index, offers
@@ -272,11 +271,6 @@ def _names_copies_by_second(put: Put) -> None:
         put(module, "conflict_copy", broken)
 
 
-def _takes_copies_at_once(put: Put) -> None:
-    """A conflict copy of what the path shows goes, whatever others are about to show there."""
-    put(Twins, "_is_all_known", lambda _: True)
-
-
 def _publishes_rot(put: Put) -> None:
     """Other bytes than the index says are an edit, whatever the fingerprint says."""
     judge = Integrity._record
@@ -390,6 +384,5 @@ MUTATIONS: dict[str, Mutation] = {
     "gives-up-at-unreadable": Mutation(_gives_up_at_unreadable, _calm),
     "drops-losers-about-copies": Mutation(_drops_losers_about_copies, _crowded),
     "names-copies-by-second": Mutation(_names_copies_by_second, _at_once),
-    "takes-copies-at-once": Mutation(_takes_copies_at_once, _crowded),
     "publishes-rot": Mutation(_publishes_rot, _rotting),
 }
