@@ -112,6 +112,9 @@ def merge(one: Entry, other: Entry) -> Merged:
     kept = [loser.version.origin] if needs_copy else []
     if winner.version.kept or loser.version.kept:
         kept += [*_still_kept(winner, loser), *_still_kept(loser, winner)]
+        shown = winner.version.origin
+        if winner.is_live and shown in (*winner.version.kept, *loser.version.kept):
+            kept.append(shown)
     version = winner.version.joined(join(winner.version.vector, loser.version.vector), kept)
     if version is not winner.version:
         winner = msgspec.structs.replace(winner, version=version)
