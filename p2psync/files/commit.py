@@ -21,6 +21,7 @@ from p2psync.files.fingerprint import (
     DIRECTORY,
     fingerprint_of,
     is_as_expected,
+    is_executable,
     is_recent,
     is_same_but_moved,
 )
@@ -117,7 +118,8 @@ class Commit:
     # --- placing ---------------------------------------------------------------------------
 
     def _place(self, step: Step, spot: Spot) -> Result:
-        if not is_as_expected(self._find(spot), step.expected):
+        # Where nothing should be, nothing is replaced: `put` finds what is there.
+        if step.expected is not None and not is_as_expected(self._find(spot), step.expected):
             return Result(step, Outcome.CHANGED)
         replaces = step.expected is not None and step.expected.kind != Kind.DIRECTORY
         if step.expected is not None and not replaces:
@@ -215,13 +217,12 @@ class Commit:
         found = self._find(spot)
         now_ns = self._now_ns()
         untouched = found is not None and _state(found)[:3] == _state(made)[:3]
-        was = fingerprint_of(made, now_ns=now_ns)
         mark = fingerprint_of(found if found is not None and untouched else made, now_ns=now_ns)
-        if mark is None or was is None:
+        if mark is None:
             return None
         racy = not untouched or is_recent(mark.mtime_ns, made, now_ns)
         # A chmod meanwhile is an edit, and to be found as one.
-        return mark._replace(executable=was.executable, racy=racy)
+        return Fingerprint(*mark[:5], executable=is_executable(made), racy=racy)
 
     # --- moving ----------------------------------------------------------------------------
 

@@ -46,9 +46,14 @@ def fingerprint_of(found: os.stat_result, *, now_ns: int) -> Fingerprint | None:
         found.st_mtime_ns,
         ctime,
         found.st_ino,
-        executable=kind is Kind.FILE and bool(found.st_mode & stat.S_IXUSR),
+        executable=is_executable(found),
         racy=is_recent(found.st_mtime_ns, found, now_ns) or is_recent(ctime, found, now_ns),
     )
+
+
+def is_executable(found: os.stat_result) -> bool:
+    """Of a file."""
+    return stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IXUSR)
 
 
 def is_recent(stamp_ns: int, found: os.stat_result, now_ns: int) -> bool:
