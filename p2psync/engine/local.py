@@ -256,10 +256,14 @@ class LocalChanges:
                     rows.append(Row(item.path, found.entry, read, manifest))
                     settled += found.settled
                     continue
-                self._judge(item, content, read, held.get(item.path), lost, rows, refreshed)
+                row = self._judge(item, content, read, held.get(item.path), lost, len(rows))
+                if row is None:
+                    refreshed.append((item.path, read))
+                    continue
+                rows.append(row)
                 if origin is None or not was_there or seen_now.get(origin.path) is not None:
                     continue
-                if origin.path not in moved.recorded and is_move(rows, item.path, origin):
+                if origin.path not in moved.recorded and is_move(row, origin):
                     # Told together, peers rename it too.
                     rows.append(self._deletion(origin.path, origin.held.entry, len(rows)))
                     moved.recorded.add(origin.path)
@@ -276,9 +280,9 @@ class LocalChanges:
         read: Fingerprint,
         held: Held | None,
         lost: Lost,
-        rows: list[Row],
-        refreshed: list[tuple[RelPath, Fingerprint]],
-    ) -> None:
+        already: int,
+    ) -> Row | None:
+        """None where only the fingerprint is news. `already`: rows to be recorded before it."""
         seen = _observed(item, content)
         entry = held.entry if held is not None else None
         seen = as_given(entry, held.fingerprint if held is not None else None, seen)
@@ -289,13 +293,11 @@ class LocalChanges:
         if not is_new(entry, seen):
             if held is not None and held.damage is not None and damage is None:
                 # Somebody put the right bytes back: peers may be told of it again.
-                rows.append(Row(item.path, held.entry, read, manifest))
-            else:
-                refreshed.append((item.path, read))
-            return
-        dot = Dot(self._index.replica, self._index.counter + 1 + len(rows))
+                return Row(item.path, held.entry, read, manifest)
+            return None
+        dot = Dot(self._index.replica, self._index.counter + 1 + already)
         new = successor(entry, seen, dot, now_ns=self._clock.now_ns(), author=self.author)
-        rows.append(Row(item.path, new, read, manifest, damage))
+        return Row(item.path, new, read, manifest, damage)
 
     def _look_again(self, path: RelPath) -> None:
         self._later[path] = self._clock.monotonic() + _RETRY_S

@@ -69,16 +69,10 @@ def unread(files: Iterable[Seen], origins: Mapping[RelPath, Origin]) -> dict[Rel
     return known
 
 
-def is_move(rows: Sequence[Row], path: RelPath, origin: Origin) -> bool:
-    """Whether the last of the rows to be recorded is of this path, with what was at its origin."""
-    last, held = rows[-1] if rows else None, origin.held
-    return (
-        last is not None
-        and last.path == path
-        and last.damage is None
-        and held.damage is None
-        and last.entry.same_content(held.entry)
-    )
+def is_move(row: Row, origin: Origin) -> bool:
+    """Whether the row to be recorded is of what was at the origin."""
+    held = origin.held
+    return row.damage is None and held.damage is None and row.entry.same_content(held.entry)
 
 
 async def without_copies(index: FolderIndex, going: Mapping[RelPath, bytes]) -> set[RelPath]:

@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     times = given.times.split(",")
     if not all(time.isdecimal() and int(time) > 0 for time in times):
         parser.error("times are whole numbers from 1 on, with commas")
-    if given.dir is not None and not Path(given.dir).is_dir():
+    if given.dir is not None and not given.dir.is_dir():
         parser.error(f"there is no directory {given.dir}; make it, or leave --dir out")
     reached: set[str] = set()
     failures = 0
