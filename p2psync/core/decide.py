@@ -94,12 +94,17 @@ def is_carried_out(decision: Decision, seen: Observation) -> bool:
     """Whether the decision changes something, and what is seen at the path is the winner, times
     and all."""
     winner = decision.winner
-    return (
-        winner != decision.held
-        and not decision.copies
-        and winner.is_live
-        and (winner.kind, winner.content, winner.size, winner.mtime_ns, winner.executable)
-        == (seen.kind, seen.content, seen.size, seen.mtime_ns, seen.executable)
+    return winner != decision.held and not decision.copies and shows(seen, winner)
+
+
+def shows(seen: Observation, entry: Entry) -> bool:
+    """Whether what is seen is just that, times and all."""
+    return entry.is_live and seen == (
+        entry.kind,
+        entry.content,
+        entry.size,
+        entry.mtime_ns,
+        entry.executable,
     )
 
 

@@ -187,7 +187,12 @@ class Committer:
                     settled += item.removal.settled
                 outcome.done.append(item)
             if rows:
+                # Until it is recorded: whatever else peers offer meanwhile, it is nobody's edit.
+                placed = {each.path: each.decision.winner for each in outcome.done if each.step}
+                self._local.unrecorded.update(placed)
                 await self._index.record(rows, settled=settled)
+                for row in rows:
+                    self._local.unrecorded.pop(row.path, None)
         unexpected = [p.path for p in parents if done[p.path].outcome is Outcome.CHANGED]
         if unexpected:
             self._local.mark(unexpected)

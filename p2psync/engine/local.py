@@ -86,6 +86,8 @@ class LocalChanges:
         self._gone_since: dict[RelPath, float] = {}
         self._approved: set[RelPath] = set()
         self._passed = PassedDeletions()
+        self.unrecorded: dict[RelPath, Entry] = {}
+        """What commits placed and could not record."""
         self.braked: set[RelPath] = set()
         """Vanished files whose deletion waits for `approve`."""
         self.wake = asyncio.Event()
@@ -238,7 +240,7 @@ class LocalChanges:
             settled: list[tuple[RelPath, Offer]] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             observed = {item.path: _observed(item, hashed.get(item.path)) for item in group}
-            placed = await placed_unrecorded(self._index, observed, origins)
+            placed = await placed_unrecorded(self._index, observed, origins, self.unrecorded)
             for item in group:
                 content = hashed.get(item.path)
                 if item.fingerprint.kind == Kind.FILE and content is None:
@@ -269,6 +271,8 @@ class LocalChanges:
                     moved.recorded.add(origin.path)
             if rows:
                 await self._index.record(rows, settled=settled)
+                for row in rows:
+                    self.unrecorded.pop(row.path, None)
                 self.recorded()
             if refreshed:
                 await self._index.refresh(refreshed)

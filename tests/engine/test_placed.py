@@ -1,5 +1,6 @@
 """A process that ends between a commit and its record."""
 
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -84,6 +85,30 @@ async def test_what_it_placed_is_no_version_of_its_own(
     assert await lab.converge([ada, bob, cyd]) == {}
     entries = await ada.index.entries_after(0, 100)
     assert [entry.kind for _, path, entry in entries if path == "it"] == [Kind.TOMBSTONE]
+
+
+async def test_what_could_not_be_recorded_is_no_edit_though_it_was_deleted_elsewhere_meanwhile(
+    lab: Lab,
+) -> None:
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    bob.disk.write("it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+
+    async def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ada.index, "record", full)
+        with pytest.raises(OSError, match="No space"):
+            await ada.puller.run_until_idle()
+    bob.disk.remove("it")
+    await bob.scan()
+    await lab.settle()
+    assert ada.disk.tree() == {"it": b"new"}
+    assert await lab.converge(devices) == {}
+    assert not ada.local.unrecorded
 
 
 async def test_a_rename_that_it_did_not_record_is_known_again(lab: Lab) -> None:
