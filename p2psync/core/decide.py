@@ -6,7 +6,7 @@ would make conflicts of what is none any more.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import DeviceID
@@ -62,7 +62,8 @@ def decide(path: RelPath, held: Entry | None, offers: Sequence[tuple[DeviceID, E
             losers.append(loser)
     copies: dict[RelPath, Copy] = {}
     preserved = [winner]
-    for loser in sorted(losers, key=rank, reverse=True):
+    # Of equal ones that which won before: only the name of its copy is sure to be free.
+    for loser in sorted(losers, key=_had_a_copy, reverse=True):
         if not any(loser.same_content(other) for other in preserved):
             preserved.append(loser)
             name, entry = conflict_copy(path, loser)
@@ -76,6 +77,10 @@ def _is_seen(entry: Entry, versions: Iterable[Entry]) -> bool:
         other.version.covers(entry.version.dot) and not entry.version.covers(other.version.dot)
         for other in versions
     )
+
+
+def _had_a_copy(loser: Entry) -> tuple[bool, tuple[Any, ...]]:
+    return loser.version.origin in loser.version.kept, rank(loser)
 
 
 def _holders(offers: Iterable[tuple[DeviceID, Entry]], wanted: Entry) -> tuple[DeviceID, ...]:

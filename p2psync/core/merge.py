@@ -147,8 +147,7 @@ def _have_replaced_each_other(one: Entry, other: Entry) -> bool:
 def _deleted(entry: Entry) -> Entry:
     """The tombstone of a content that nobody deleted. It has no dot of its own, so that all devices
     make the same one."""
-    kept = tuple(dot for dot in entry.version.kept if dot != entry.version.origin)
-    version = msgspec.structs.replace(entry.version, dot=entry.version.origin, kept=kept)
+    version = msgspec.structs.replace(entry.version, dot=entry.version.origin)
     return Entry(Kind.TOMBSTONE, version)
 
 

@@ -186,13 +186,15 @@ class Committer:
                     rows.append(_row(item.removal, None))
                     settled += item.removal.settled
                 outcome.done.append(item)
+            # What lies there is nobody's edit, whatever else peers offer before it is recorded.
+            self._local.unrecorded |= {
+                result.step.path: result.step.entry
+                for result in results[len(parents) :]
+                if result.fingerprint is not None
+            }
             if rows:
-                # Until it is recorded: whatever else peers offer meanwhile, it is nobody's edit.
-                placed = {each.path: each.decision.winner for each in outcome.done if each.step}
-                self._local.unrecorded.update(placed)
                 await self._index.record(rows, settled=settled)
-                for row in rows:
-                    self._local.unrecorded.pop(row.path, None)
+                self._local.forget_unrecorded(rows)
         unexpected = [p.path for p in parents if done[p.path].outcome is Outcome.CHANGED]
         if unexpected:
             self._local.mark(unexpected)

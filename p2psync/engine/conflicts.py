@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from p2psync.core.entry import Chunk, Entry, Kind, Manifest
 from p2psync.core.ids import Digest
+from p2psync.core.merge import conflict_copy
 from p2psync.core.relpath import RelPath
 from p2psync.engine.content import is_small
 from p2psync.engine.folder import Folder
@@ -25,7 +26,8 @@ class ConflictRow(NamedTuple):
     author: str
     size: int
     is_needless: bool
-    """The original shows the same content: the other side went while this one was being kept."""
+    """The original shows the same content, as the other side went while this one was being kept. A
+    copy would get another name if it were needed again, so that this one can be deleted."""
 
 
 async def find_conflicts(index: FolderIndex) -> list[ConflictRow]:
@@ -37,8 +39,14 @@ async def find_conflicts(index: FolderIndex) -> list[ConflictRow]:
 
 
 def _row(path: RelPath, copy: Entry, original: Held | None) -> ConflictRow:
-    is_needless = original is not None and original.entry.same_content(copy)
-    return ConflictRow(path, RelPath(copy.copy_of), copy.version.author, copy.size, is_needless)
+    of = RelPath(copy.copy_of)
+    is_needless = (
+        original is not None
+        and original.damage is None
+        and original.entry.same_content(copy)
+        and conflict_copy(of, original.entry)[0] != path
+    )
+    return ConflictRow(path, of, copy.version.author, copy.size, is_needless)
 
 
 async def keep_version(folder: Folder, chosen: str) -> list[RelPath]:

@@ -55,7 +55,11 @@ class Housekeeping:
             await asyncio.sleep(_EVERY_S)
 
     async def _drop_tombstones(self, members: list[DeviceID]) -> None:
-        """Those that all acknowledged: whoever did not would bring the deleted file back."""
+        """Those that all acknowledged: whoever did not would bring the deleted file back. While
+        something is wanted here none: of a conflict that is not settled yet, the copy that somebody
+        deleted would be made again."""
+        if (await self._index.counts()).need_files:
+            return
         acknowledged = [await self._index.acknowledged(device) for device in members]
         if members and all(cursor.epoch == self._index.epoch for cursor in acknowledged):
             await self._index.drop_tombstones(min(cursor.sequence for cursor in acknowledged))

@@ -271,8 +271,7 @@ class LocalChanges:
                     moved.recorded.add(origin.path)
             if rows:
                 await self._index.record(rows, settled=settled)
-                for row in rows:
-                    self.unrecorded.pop(row.path, None)
+                self.forget_unrecorded(rows)
                 self.recorded()
             if refreshed:
                 await self._index.refresh(refreshed)
@@ -335,7 +334,12 @@ class LocalChanges:
             ]
             if rows:
                 await self._index.record(rows)
+                self.forget_unrecorded(rows)
                 self.recorded()
+
+    def forget_unrecorded(self, recorded: Iterable[Row]) -> None:
+        for row in recorded:
+            self.unrecorded.pop(row.path, None)
 
     def _deletion(self, path: RelPath, was: Entry, already: int) -> Row:
         """`already`: rows to be recorded before it."""

@@ -385,4 +385,4 @@ def _not_durable(result: Result, error: OSError) -> Result:
     if result.outcome is not Outcome.DONE:
         return result
     problem = kind_of_problem(error, result.step.path)
-    return Result(result.step, Outcome.FAILED, problem=problem)
+    return result._replace(outcome=Outcome.FAILED, problem=problem)

@@ -128,7 +128,7 @@ class Result(NamedTuple):
     step: Step
     outcome: Outcome
     fingerprint: Fingerprint | None = None
-    """Of what is there now, when DONE and not removed."""
+    """Of what is there now, when DONE and not removed, or when it is not durable."""
     problem: Problem | None = None
     """When FAILED."""
 

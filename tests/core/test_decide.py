@@ -33,6 +33,15 @@ def test_what_is_held_already_changes_nothing() -> None:
     assert decision.sources == (BEN, CARL)
 
 
+def test_of_equal_losers_that_which_had_a_copy_already_names_the_new_one() -> None:
+    """The name for the other may be that of the copy, which may have been deleted."""
+    held = file("a1", "z", saw="d1", kept="a1")
+    touched = file("b1", "z", origin="a1", mtime_ns=5)
+    decision = decide(PATH, held, [(BEN, touched), (CARL, file("c1", stamp=9))])
+    (copy,) = decision.copies
+    assert copy.path == conflict_copy(PATH, held)[0] != conflict_copy(PATH, touched)[0]
+
+
 def test_a_touch_keeps_the_content_on_disk() -> None:
     decision = decide(PATH, HELD, [(BEN, file("b1", origin="a1", mtime_ns=5))])
     assert decision.keeps_content

@@ -355,6 +355,12 @@ KEPT: list[tuple[str, Entry, Entry, str]] = [
         tombstone("b1", origin="a1", kept="c1"),
         "c1",
     ),
+    (
+        "What shows after all keeps the mark that it has one.",
+        file("c2", origin="c1", kept="c1", executable=True),
+        tombstone("d1", origin="c1"),
+        "c1",
+    ),
     ("What both keep stays.", file("b1", kept="a1 d1"), file("c1", saw="d1", kept="a1"), "a1 b1"),
 ]
 

@@ -1,7 +1,7 @@
 """A process that ends between a commit and its record."""
 
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,7 +11,7 @@ from p2psync.core.entry import Kind
 from p2psync.core.observe import Observation, successor
 from p2psync.core.relpath import RelPath
 from p2psync.core.version import Dot
-from p2psync.ports import Row
+from p2psync.ports import Outcome, Problem, Result, Row, Step
 from tests.support.devices import Device, Lab
 
 
@@ -87,21 +87,35 @@ async def test_what_it_placed_is_no_version_of_its_own(
     assert [entry.kind for _, path, entry in entries if path == "it"] == [Kind.TOMBSTONE]
 
 
+@pytest.mark.parametrize("full", ["index", "disk"])
 async def test_what_could_not_be_recorded_is_no_edit_though_it_was_deleted_elsewhere_meanwhile(
-    lab: Lab,
+    lab: Lab, full: str
 ) -> None:
+    """For lack of room in the index, or because its directory could not be made durable."""
     ada, bob = devices = await lab.devices("ada bob")
     lab.connect(ada, bob)
     bob.disk.write("it", "new")
     await bob.scan()
     await _offered(lab, ada)
+    error = OSError(errno.ENOSPC, "No space left on device")
+    commit = ada.disk.commit
 
-    async def full(*_: object, **__: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    async def record(*_: object, **__: object) -> int:
+        raise error
+
+    def not_durable(steps: Sequence[Step], **more: bool) -> list[Result]:
+        problem = Problem(RelPath("it"), "The disk is full.", "Free some space.")
+        return [
+            each._replace(outcome=Outcome.FAILED, problem=problem) for each in commit(steps, **more)
+        ]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ada.index, "record", full)
-        with pytest.raises(OSError, match="No space"):
+        if full == "index":
+            patch.setattr(ada.index, "record", record)
+            with pytest.raises(OSError, match="No space"):
+                await ada.puller.run_until_idle()
+        else:
+            patch.setattr(ada.disk, "commit", not_durable)
             await ada.puller.run_until_idle()
     bob.disk.remove("it")
     await bob.scan()

@@ -149,7 +149,8 @@ def _surplus(
         others = ", ".join(f"“{home.path}”" for home in homes)
         text = f"a copy of token {token} of {others} that no conflict asked for"
         is_twin = any(
-            _shows(tree, home.path, token) and ledger.rivals(token, home.path) for home in homes
+            _shows(tree, home.path, token) and ledger.rivals(token, home.path, gone=True)
+            for home in homes
         )
         kind = "P3"
         if not ledger.is_quiet:

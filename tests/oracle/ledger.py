@@ -125,14 +125,14 @@ class Ledger:
     def places_at(self, path: str) -> list[Place]:
         return [place for place in self.places.values() if place.path == path]
 
-    def rivals(self, token: int, path: str) -> bool:
+    def rivals(self, token: int, path: str, *, gone: bool = False) -> bool:
         """Whether something that the token's writer did not know of was written to its path too,
-        whatever became of it."""
+        whatever became of it; `gone`: and is surely not there any more."""
         known = self._known_to(token)
         return any(
             place.token != token
             and (place.token not in known or place.is_twin)
-            and (self.may_show(place) or not place.is_old)
+            and (not self.may_show(place) if gone else self.may_show(place) or not place.is_old)
             for place in self.places_at(path)
         )
 

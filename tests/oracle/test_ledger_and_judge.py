@@ -150,6 +150,14 @@ def test_a_copy_of_what_won_after_all_is_no_wrong_but_told() -> None:
     assert rules(ledger, {"a (conflict)": file(2)}) == []
 
 
+def test_a_copy_of_what_won_over_what_is_kept_too_is_one_too_many() -> None:
+    ledger = begun(a=1)
+    edit(ledger, "a", over=1, token=2)
+    edit(ledger, "a", over=1, token=3, device="dev1")
+    tree = {"a": file(2), "a (conflict)": file(3), "a (conflict 2)": file(2)}
+    assert rules(ledger, tree) == ["P3"]
+
+
 def test_a_copy_of_what_nobody_competed_with_is_one_too_many() -> None:
     ledger = begun(a=1)
     edit(ledger, "a", over=1, token=2)

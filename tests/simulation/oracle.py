@@ -98,8 +98,7 @@ class Oracle:
     def recorded(self, device: str, replica: int, path: RelPath, entry: Entry) -> None:
         """A row was committed."""
         dot = entry.version.dot
-        if dot == entry.version.origin and (entry.copy_of or not entry.is_live):
-            # No write of anybody: a conflict copy, or what became of two contents that are gone.
+        if _is_of_nobody(entry):
             return
         what = (path, entry.kind, entry.content)
         known = self._dots.setdefault(dot, what)
@@ -113,7 +112,7 @@ class Oracle:
 
     def announced(self, device: str, entries: Iterable[Entry]) -> None:
         for entry in entries:
-            if entry.version.dot not in self._dots and not entry.copy_of:
+            if entry.version.dot not in self._dots and not _is_of_nobody(entry):
                 self._trace.violation(f"P8 {device} announces what is not recorded: {entry}")
 
     # --- at rest -----------------------------------------------------------------------------
@@ -135,6 +134,11 @@ class Oracle:
                 number = self.contents.get(content, 0)
                 if number in forbidden:
                     self._trace.violation(f"P2 {device} shows write {number} again, at {path}")
+
+
+def _is_of_nobody(entry: Entry) -> bool:
+    """No write: a conflict copy, or what became of two contents that are gone."""
+    return entry.version.dot == entry.version.origin and bool(entry.copy_of or not entry.is_live)
 
 
 def _is_explained(held: Held | None, row: Row) -> bool:
