@@ -18,7 +18,7 @@ from p2psync.core.settle import quiet_at
 from p2psync.core.version import Dot
 from p2psync.engine.damaged import Lost, content_meant, identity, lost_contents
 from p2psync.engine.finding import Finder
-from p2psync.engine.moved import Moved, is_move, unread, without_copies
+from p2psync.engine.moved import Moved, Origin, is_move, unread, without_copies
 from p2psync.engine.placed import placed_unrecorded
 from p2psync.engine.problems import Problems
 from p2psync.engine.reading import Reader
@@ -153,7 +153,7 @@ class LocalChanges:
 
             async def record(changed: list[Seen], missing: list[RelPath]) -> None:
                 nonlocal arriving, judged
-                await moved.went(missing[judged:])
+                await moved.went([*missing[judged:], *(item.path for item in changed)])
                 judged = len(missing)
                 arriving = max(arriving, await self._record_changed(changed, moved))
 
@@ -258,7 +258,8 @@ class LocalChanges:
                     rows.append(Row(item.path, found.entry, read, manifest))
                     settled += found.settled
                     continue
-                row = self._judge(item, content, read, held.get(item.path), lost, len(rows))
+                was = held.get(item.path)
+                row = self._judge(item, content, read, was, lost, len(rows), moved=origin)
                 if row is None:
                     refreshed.append((item.path, read))
                     continue
@@ -284,6 +285,8 @@ class LocalChanges:
         held: Held | None,
         lost: Lost,
         already: int,
+        *,
+        moved: Origin | None,
     ) -> Row | None:
         """None where only the fingerprint is news. `already`: rows to be recorded before it."""
         seen = _observed(item, content)
@@ -293,7 +296,8 @@ class LocalChanges:
         damage, meant = None, content_meant(held, read, seen.content, lost)
         if meant is not None:
             damage, seen, manifest = seen.content, seen._replace(content=meant), None
-        if not is_new(entry, seen):
+        # What was moved here is news even if the same was here: others may have deleted that.
+        if moved is None and not is_new(entry, seen):
             if held is not None and held.damage is not None and damage is None:
                 # Somebody put the right bytes back: peers may be told of it again.
                 return Row(item.path, held.entry, read, manifest)
@@ -321,17 +325,14 @@ class LocalChanges:
                 for path in missing
                 if seen.get(path) is None and path in held and held[path].entry.is_live
             ]
-            entries = {path: held[path].entry for path in gone}
-            files = {path: each.content for path, each in entries.items() if each.kind == Kind.FILE}
+            entries = [(path, held[path].entry) for path in gone]
+            files = {path: each.content for path, each in entries if each.kind == Kind.FILE}
             deletions = await without_copies(self._index, files) - self._approved
             braked = await self._brake(deletions, waiting=self.braked.intersection(gone))
             going = [path for path in gone if not braked or path in self._approved]
             self.braked = set(gone) - set(going)
             self._approved.clear()
-            rows = [
-                self._deletion(path, held[path].entry, already)
-                for already, path in enumerate(going)
-            ]
+            rows = [self._deletion(path, held[path].entry, at) for at, path in enumerate(going)]
             if rows:
                 await self._index.record(rows)
                 self.forget_unrecorded(rows)

@@ -32,10 +32,10 @@ class Moved:
         self.recorded: set[RelPath] = set()
         """Origins whose deletion was recorded together with the file at its new path."""
 
-    async def went(self, missing: Sequence[RelPath]) -> None:
-        """These are gone from where the index has them."""
-        for at in range(0, len(missing), _AT_A_TIME):
-            for path, held in (await self._index.held(missing[at : at + _AT_A_TIME])).items():
+    async def went(self, paths: Sequence[RelPath]) -> None:
+        """What the index has there is not there any more, or perhaps not."""
+        for at in range(0, len(paths), _AT_A_TIME):
+            for path, held in (await self._index.held(paths[at : at + _AT_A_TIME])).items():
                 if held.fingerprint is not None and held.entry.kind == Kind.FILE:
                     self._origins[identity(held.fingerprint)] = path
 
@@ -50,7 +50,7 @@ class Moved:
         return {
             file.path: Origin(path, held[path])
             for file, path in found
-            if path in held and _is_of(file, held[path])
+            if path in held and path != file.path and _is_of(file, held[path])
         }
 
 

@@ -351,6 +351,23 @@ async def test_the_new_name_of_a_file_is_recorded_before_the_old_one_goes(
     ]
 
 
+async def test_what_was_moved_to_where_the_same_was_is_news(lab: Lab) -> None:
+    """Another device has deleted that, and this one ended when it had done so and not recorded."""
+    ada, bob = await lab.devices("ada bob")
+    connection = lab.connect(ada, bob)
+    for name in ("it", "other"):
+        ada.disk.write(name, "content", mtime_ns=5)
+    await lab.converge([ada, bob])
+    await connection.cut()
+    bob.disk.remove("it")
+    await bob.scan()
+    ada.disk.remove("it")
+    ada.disk.rename("other", "it")
+    ada.disk.make_directory("other")
+    lab.connect(ada, bob)
+    assert await lab.converge([ada, bob]) == {"it": b"content", "other": None}
+
+
 async def test_files_that_moved_with_their_directory_are_told_in_pairs_and_not_read_again(
     ada: Device,
 ) -> None:
