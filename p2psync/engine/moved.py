@@ -44,13 +44,16 @@ class Moved:
         return identity(file.fingerprint) in self._origins
 
     async def came(self, files: Iterable[Seen]) -> dict[RelPath, Origin]:
-        """Where those of them were that were elsewhere before."""
-        found = [(file, self._origins.get(identity(file.fingerprint))) for file in files]
-        held = await self._index.held([path for _, path in found if path is not None])
+        """Where those of them were that were elsewhere before, and not here as well."""
+        known = [(file, self._origins.get(identity(file.fingerprint))) for file in files]
+        found = [(file, path) for file, path in known if path is not None]
+        held = await self._index.held([each for file, path in found for each in (file.path, path)])
         return {
             file.path: Origin(path, held[path])
             for file, path in found
-            if path in held and path != file.path and _is_of(file, held[path])
+            if path in held
+            and _is_of(file, held[path])
+            and not (file.path in held and _is_of(file, held[file.path]))
         }
 
 

@@ -368,6 +368,17 @@ async def test_what_was_moved_to_where_the_same_was_is_news(lab: Lab) -> None:
     assert await lab.converge([ada, bob]) == {"it": b"content", "other": None}
 
 
+async def test_hard_links_are_not_taken_for_moved(lab: Lab, ada: Device) -> None:
+    ada.disk.write("one", "content")
+    ada.disk.hard_link("one", "two")
+    await ada.scan()
+    before = ada.index.sequence
+    # Both have another ctime now, as after a chmod and back.
+    ada.disk.hard_link("one", "two")
+    await ada.scan()
+    assert ada.index.sequence == before
+
+
 async def test_files_that_moved_with_their_directory_are_told_in_pairs_and_not_read_again(
     ada: Device,
 ) -> None:
