@@ -118,14 +118,16 @@ class Commit:
     # --- placing ---------------------------------------------------------------------------
 
     def _place(self, step: Step, spot: Spot) -> Result:
+        replaces = False
         # Where nothing should be, nothing is replaced: `put` finds what is there.
-        if step.expected is not None and not is_as_expected(self._find(spot), step.expected):
-            return Result(step, Outcome.CHANGED)
-        replaces = step.expected is not None and step.expected.kind != Kind.DIRECTORY
-        if step.expected is not None and not replaces:
-            removed = self._remove_directory(step, spot)
-            if removed.outcome is not Outcome.DONE:
-                return removed
+        if step.expected is not None:
+            if not is_as_expected(self._find(spot), step.expected):
+                return Result(step, Outcome.CHANGED)
+            replaces = step.expected.kind != Kind.DIRECTORY
+            if not replaces:
+                removed = self._remove_directory(step, spot)
+                if removed.outcome is not Outcome.DONE:
+                    return removed
         new, made = self._new_object(step, replaces=replaces)
         try:
             if replaces:

@@ -26,6 +26,14 @@ def edit(ledger: Ledger, path: str, *, over: int, token: int, device: str = "dev
     ledger.ended(device, path, over, by=token)
 
 
+def edited_apart() -> Ledger:
+    """“a”, which all had, was edited to 2 on one device and to 3 on another."""
+    ledger = begun(a=1)
+    edit(ledger, "a", over=1, token=2)
+    edit(ledger, "a", over=1, token=3, device="dev1")
+    return ledger
+
+
 def test_an_edit_that_arrived_everywhere_is_right() -> None:
     ledger = begun(a=1)
     edit(ledger, "a", over=1, token=2)
@@ -33,16 +41,12 @@ def test_an_edit_that_arrived_everywhere_is_right() -> None:
 
 
 def test_a_live_token_that_is_nowhere_is_lost() -> None:
-    ledger = begun(a=1)
-    edit(ledger, "a", over=1, token=2)
-    edit(ledger, "a", over=1, token=3, device="dev1")
+    ledger = edited_apart()
     assert rules(ledger, {"a": file(2)}) == ["P1"]
 
 
 def test_a_conflict_wants_exactly_one_copy() -> None:
-    ledger = begun(a=1)
-    edit(ledger, "a", over=1, token=2)
-    edit(ledger, "a", over=1, token=3, device="dev1")
+    ledger = edited_apart()
     once = {"a": file(2), "a (conflict)": file(3)}
     assert rules(ledger, once, once) == []
     twice = {**once, "a (conflict again)": file(3)}
@@ -64,9 +68,7 @@ def test_superseded_content_at_its_path_is_a_resurrection_and_the_edit_is_lost()
 
 
 def test_a_copy_of_what_was_replaced_while_others_settled_its_conflict_is_only_stale() -> None:
-    ledger = begun(a=1)
-    edit(ledger, "a", over=1, token=2)
-    edit(ledger, "a", over=1, token=3, device="dev1")
+    ledger = edited_apart()
     edit(ledger, "a", over=2, token=4)
     tree = {"a": file(4), "a (one)": file(3), "a (two)": file(2)}
     assert rules(ledger, tree) == ["stale"]
@@ -132,18 +134,14 @@ def test_both_names_of_a_file_that_was_renamed_apart_are_wanted() -> None:
 
 
 def test_who_deletes_a_conflict_copy_frees_the_synchronizer_from_keeping_the_content() -> None:
-    ledger = begun(a=1)
-    edit(ledger, "a", over=1, token=2)
-    edit(ledger, "a", over=1, token=3, device="dev1")
+    ledger = edited_apart()
     ledger.ended("dev0", "a (conflict)", 3)
     assert rules(ledger, {"a": file(2)}) == []
     assert rules(ledger, {"a": file(2), "a (conflict)": file(3)}) == ["stale"]
 
 
 def test_a_copy_of_what_won_after_all_is_no_wrong_but_told() -> None:
-    ledger = begun(a=1)
-    edit(ledger, "a", over=1, token=2)
-    edit(ledger, "a", over=1, token=3, device="dev1")
+    ledger = edited_apart()
     ledger.ended("dev1", "a", 3)
     assert rules(ledger, {"a": file(2)}) == []
     assert rules(ledger, {"a": file(2), "a (conflict)": file(2)}) == ["twin"]
@@ -151,9 +149,7 @@ def test_a_copy_of_what_won_after_all_is_no_wrong_but_told() -> None:
 
 
 def test_a_copy_of_what_won_over_what_is_kept_too_is_one_too_many() -> None:
-    ledger = begun(a=1)
-    edit(ledger, "a", over=1, token=2)
-    edit(ledger, "a", over=1, token=3, device="dev1")
+    ledger = edited_apart()
     tree = {"a": file(2), "a (conflict)": file(3), "a (conflict 2)": file(2)}
     assert rules(ledger, tree) == ["P3"]
 
