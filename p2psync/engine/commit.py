@@ -161,7 +161,7 @@ class Committer:
                 (outcome.stale if is_stale else current).append(item)
             parents = await self._missing_parents(current)
             steps = parents + [_with_staging(item) for item in current if item.step is not None]
-            results = await asyncio.to_thread(self._disk.commit, steps) if steps else []
+            results = await self._change_disk(steps, own=len(parents))
             done = {result.step.path: result for result in results}
             rows = [
                 Row(step.path, step.entry, done[step.path].fingerprint)
@@ -186,19 +186,23 @@ class Committer:
                     rows.append(_row(item.removal, None))
                     settled += item.removal.settled
                 outcome.done.append(item)
-            # What lies there is nobody's edit, whatever else peers offer before it is recorded.
-            self._local.unrecorded |= {
-                result.step.path: result.step.entry
-                for result in results[len(parents) :]
-                if result.fingerprint is not None
-            }
             if rows:
                 await self._index.record(rows, settled=settled)
-                self._local.forget_unrecorded(rows)
+                self._local.underway.recorded(rows)
         unexpected = [p.path for p in parents if done[p.path].outcome is Outcome.CHANGED]
         if unexpected:
             self._local.mark(unexpected)
         return outcome
+
+    async def _change_disk(self, steps: Sequence[Step], *, own: int) -> list[Result]:
+        """The first `own` steps show versions of this device."""
+        if not steps:
+            return []
+        # What they put there is nobody's edit, whatever else peers offer before it is recorded.
+        await self._local.underway.begin(steps[own:])
+        results = await asyncio.to_thread(self._disk.commit, steps)
+        await self._local.underway.end(results[own:])
+        return results
 
     async def _missing_parents(self, items: Sequence[Item]) -> list[Step]:
         """To make directories because a live path lies in them though they were deleted, as new

@@ -19,7 +19,7 @@ from p2psync.core.version import Dot
 from p2psync.engine.damaged import Lost, content_meant, identity, lost_contents
 from p2psync.engine.finding import Finder
 from p2psync.engine.moved import Moved, Origin, is_move, unread, without_copies
-from p2psync.engine.placed import placed_unrecorded
+from p2psync.engine.placed import Underway, placed_unrecorded
 from p2psync.engine.problems import Problems
 from p2psync.engine.reading import Reader
 from p2psync.ports import (
@@ -86,8 +86,7 @@ class LocalChanges:
         self._gone_since: dict[RelPath, float] = {}
         self._approved: set[RelPath] = set()
         self._passed = PassedDeletions()
-        self.unrecorded: dict[RelPath, Entry] = {}
-        """What commits placed and could not record."""
+        self.underway = Underway(index)
         self.braked: set[RelPath] = set()
         """Vanished files whose deletion waits for `approve`."""
         self.wake = asyncio.Event()
@@ -240,7 +239,8 @@ class LocalChanges:
             settled: list[tuple[RelPath, Offer]] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             observed = {item.path: _observed(item, hashed.get(item.path)) for item in group}
-            placed = await placed_unrecorded(self._index, observed, origins, self.unrecorded)
+            underway = await self.underway.load()
+            placed = await placed_unrecorded(self._index, observed, origins, underway)
             for item in group:
                 content = hashed.get(item.path)
                 if item.fingerprint.kind == Kind.FILE and content is None:
@@ -272,7 +272,7 @@ class LocalChanges:
                     moved.recorded.add(origin.path)
             if rows:
                 await self._index.record(rows, settled=settled)
-                self.forget_unrecorded(rows)
+                self.underway.recorded(rows)
                 self.recorded()
             if refreshed:
                 await self._index.refresh(refreshed)
@@ -335,12 +335,8 @@ class LocalChanges:
             rows = [self._deletion(path, held[path].entry, at) for at, path in enumerate(going)]
             if rows:
                 await self._index.record(rows)
-                self.forget_unrecorded(rows)
+                self.underway.recorded(rows)
                 self.recorded()
-
-    def forget_unrecorded(self, recorded: Iterable[Row]) -> None:
-        for row in recorded:
-            self.unrecorded.pop(row.path, None)
 
     def _deletion(self, path: RelPath, was: Entry, already: int) -> Row:
         """`already`: rows to be recorded before it."""

@@ -158,6 +158,13 @@ class FolderIndex(Protocol):
         noted at a row's path is gone, unless the row says so itself.
         """
 
+    async def note_underway(self, entries: Mapping[RelPath, Entry]) -> None:
+        """Remember what is about to be put on the disk, in place of all that was remembered so.
+        What `record` stores a row of is so no more."""
+
+    async def underway(self) -> dict[RelPath, Entry]:
+        """What is remembered by `note_underway` and was not recorded since."""
+
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
         """Replace fingerprints of held paths; no new sequences, and damage stays."""
 

@@ -95,6 +95,7 @@ class SqliteFolderIndex(IndexBase):
             state = self._state
             before = measure(connection, held=recorded, wanted=offered)
             table.store_rows(connection, rows, start=state.sequence + 1)
+            table.drop_underway(connection, recorded)
             damage.store_moved(connection, [row.path for row in rows if row.damage is not None])
             for row in rows:
                 self._unreferenced.discard(row.entry.content)
@@ -112,6 +113,12 @@ class SqliteFolderIndex(IndexBase):
         sequence = (await self._change(change)).sequence
         failpoints.reach("index.after-recording")
         return sequence
+
+    async def note_underway(self, entries: Mapping[RelPath, Entry]) -> None:
+        await self._write(lambda connection: table.store_underway(connection, entries))
+
+    async def underway(self) -> dict[RelPath, Entry]:
+        return await self._database.run(table.load_underway)
 
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
         await self._write(lambda connection: table.store_fingerprints(connection, fingerprints))

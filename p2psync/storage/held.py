@@ -112,6 +112,25 @@ def store_fingerprints(
     )
 
 
+def store_underway(connection: sqlite3.Connection, entries: Mapping[RelPath, Entry]) -> None:
+    connection.execute("DELETE FROM underway")
+    connection.executemany(
+        "INSERT INTO underway VALUES (?, ?)",
+        [(path, pack_entry(entry)) for path, entry in entries.items()],
+    )
+
+
+def load_underway(connection: sqlite3.Connection) -> dict[RelPath, Entry]:
+    rows = connection.execute("SELECT path, entry FROM underway")
+    return {RelPath(path): unpack_entry(packed) for path, packed in rows}
+
+
+def drop_underway(connection: sqlite3.Connection, paths: Iterable[RelPath]) -> None:
+    connection.execute(
+        "DELETE FROM underway WHERE path IN (SELECT value FROM json_each(?))", (path_list(paths),)
+    )
+
+
 def drop_tombstones(connection: sqlite3.Connection, sequence: int) -> int:
     return connection.execute(
         "DELETE FROM held WHERE kind = 0 AND sequence <= ? "

@@ -105,6 +105,13 @@ CREATE TABLE scrub (
     damaged INTEGER NOT NULL
 )
 """,
+    """
+-- A row is what a commit is about to show at a path, or shows there, and `held` does not tell yet.
+CREATE TABLE underway (
+    path TEXT PRIMARY KEY,
+    entry BLOB NOT NULL
+) WITHOUT ROWID
+""",
 )
 
 DEVICE_MIGRATIONS = (

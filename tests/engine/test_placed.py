@@ -1,5 +1,6 @@
 """A process that ends between a commit and its record."""
 
+import asyncio
 import errno
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -87,6 +88,50 @@ async def test_what_it_placed_is_no_version_of_its_own(
     assert [entry.kind for _, path, entry in entries if path == "it"] == [Kind.TOMBSTONE]
 
 
+@pytest.mark.parametrize("was", [None, "old"], ids=["new", "edited"])
+@pytest.mark.parametrize("deleted", ["before", "after"])
+async def test_what_a_killed_process_placed_goes_though_it_was_deleted_elsewhere_meanwhile(
+    lab: Lab, deleted: str, was: str | None
+) -> None:
+    """Before the kill, or after it and before the restarted process has looked."""
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    if was is not None:
+        bob.disk.write("it", was)
+    await lab.converge(devices)
+    bob.disk.write("it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+
+    async def delete() -> None:
+        bob.disk.remove("it")
+        await bob.scan()
+        await lab.settle()
+
+    if deleted == "before":
+        commit = ada.disk.commit
+
+        def told_meanwhile(steps: Sequence[Step], **more: bool) -> list[Result]:
+            results = commit(steps, **more)
+            asyncio.run_coroutine_threadsafe(delete(), loop).result(30)
+            return results
+
+        loop = asyncio.get_running_loop()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ada.disk, "commit", told_meanwhile)
+            ada = await _killed_before_recording(lab, ada)
+    else:
+        ada = await _killed_before_recording(lab, ada)
+        lab.connect(ada, bob)
+        await delete()
+    assert ada.disk.tree() == {"it": b"new"}
+    if deleted == "before":
+        await ada.scan()
+        lab.connect(ada, bob)
+    assert await lab.converge([ada, bob]) == {}
+    assert not await ada.index.underway()
+
+
 @pytest.mark.parametrize("full", ["index", "disk"])
 async def test_what_could_not_be_recorded_is_no_edit_though_it_was_deleted_elsewhere_meanwhile(
     lab: Lab, full: str
@@ -122,7 +167,22 @@ async def test_what_could_not_be_recorded_is_no_edit_though_it_was_deleted_elsew
     await lab.settle()
     assert ada.disk.tree() == {"it": b"new"}
     assert await lab.converge(devices) == {}
-    assert not ada.local.unrecorded
+    assert not await ada.local.underway.load()
+    assert not await ada.index.underway()
+
+
+async def test_what_could_not_be_placed_is_not_remembered(lab: Lab) -> None:
+    """Or what a person puts there one day, times and all, would be taken for an old version."""
+    ada, bob = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    bob.disk.write("it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+    ada.disk.write("it", "mine")
+    await ada.puller.run_until_idle()
+    assert ada.disk.tree() == {"it": b"mine"}
+    assert not await ada.local.underway.load()
+    assert not await ada.index.underway()
 
 
 async def test_a_rename_that_it_did_not_record_is_known_again(lab: Lab) -> None:

@@ -42,6 +42,17 @@ async def test_held_finds_what_is_there_and_leaves_out_what_is_not(
     assert await index.held([]) == {}
 
 
+async def test_what_is_underway_is_remembered_until_something_is_recorded_at_its_path(
+    index: SqliteFolderIndex,
+) -> None:
+    a, b, c = RelPath("a"), RelPath("b"), RelPath("c")
+    await index.note_underway({a: file("dropped"), b: file("b")})
+    await index.note_underway({b: file("b"), c: directory()})
+    assert await index.underway() == {b: file("b"), c: directory()}
+    await index.record([row("b", file("another")), row("a", file("a"))])
+    assert await index.underway() == {c: directory()}
+
+
 async def test_names_that_look_like_syntax_are_only_names(index: SqliteFolderIndex) -> None:
     names = ["it's", 'say "hi"', "100%", "back\\slash", "new\nline", "\x01", "[a]", "ä", "😀", "*"]
     await index.record([row(name, file(name)) for name in names])
