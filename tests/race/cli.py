@@ -13,8 +13,9 @@ from pathlib import Path
 from tests.e2e.processes import REPOSITORY
 from tests.race import batches, namespace, on_p2psync, on_syncthing, page, record, report
 from tests.race.peers import Program
+from tests.race.profile import Profiler
 from tests.race.record import Contender, Figures, Machine, Race, Result, WorkDone
-from tests.race.run import Settings, run
+from tests.race.run import Settings, Watch, run
 from tests.race.works import Kind, Sizes, scenarios
 from tests.support import syncthing
 
@@ -146,8 +147,19 @@ def _parser(works: Sequence[str], standard: Sequence[str]) -> argparse.ArgumentP
     add("--syncthing", type=_resolved, default=syncthing.DEBIANS, help="which one [%(default)s]")
     add("--json", type=Path, metavar="FILE", help="write what was found to it")
     add("--from-json", type=Path, metavar="FILE", help="show what was found then, and race not")
+    add("--profile", type=_directory, metavar="DIR", help="no race: flame graphs of p2psync to it")
     add("--write-docs", action="store_true", help="put it into docs/performance.md and .svg")
     return parser
+
+
+def _watch(directory: Path | None) -> Watch:
+    """Raises ValueError when there is no py-spy."""
+    if directory is None:
+        return lambda work, processes: contextlib.nullcontext()
+    py_spy = shutil.which("py-spy")
+    if py_spy is None:
+        raise ValueError("py-spy, which makes the flame graphs, is not installed: pip has it.")
+    return Profiler(Path(py_spy), directory).watch
 
 
 def _resolved(text: str) -> Path:
@@ -170,6 +182,10 @@ def main(arguments: Sequence[str] | None = None, *, docs: Path = REPOSITORY / "d
     standard = [name for name, scenario in known if not scenario.asked_for]
     parser = _parser([name for name, _ in known], standard)
     given = parser.parse_args(words)
+    if given.profile is not None:
+        if given.write_docs or given.json is not None:
+            parser.error("what is measured while --profile looks on is no figure to keep")
+        given.systems = "p2psync"
     if given.repeat < 1 or given.scale <= 0:
         parser.error("--repeat and --scale have to be above zero")
     contenders = programs(given.syncthing)
@@ -188,6 +204,7 @@ def main(arguments: Sequence[str] | None = None, *, docs: Path = REPOSITORY / "d
                     Sizes().scaled(given.scale),
                     given.limit,
                     tell=lambda line: print(line, file=sys.stderr, flush=True),
+                    watch=_watch(given.profile),
                 ),
                 repeat=given.repeat,
                 place=given.dir,

@@ -5,7 +5,9 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from msgspec import structs
@@ -25,6 +27,9 @@ _ALMOST_NS = 2_000
 Outline = dict[str, tuple[int, int]]
 """Size and mtime of each file by its path: what a look tells without reading."""
 
+Watch = Callable[[str, Sequence[Sequence[int]]], AbstractContextManager[None]]
+"""To be around a work that is not idle, of this name, of these processes."""
+
 Done = dict[str, Figures | str]
 """Of each work what was measured, or in a line why not."""
 
@@ -36,6 +41,7 @@ class Settings:
     """For each work."""
     tell: Callable[[str], None]
     """Hears of each work when it is done."""
+    watch: Watch = lambda work, processes: nullcontext()
 
 
 def run(
@@ -79,9 +85,10 @@ def _measure(work: Work, peers: Peers, program: Program, settings: Settings) -> 
     os.sync()
     before = peers.sent_by_author()
     if work.kind is Kind.COLD:
-        figures = _cold(peers, every_s, settings.limit_s)
+        figures = _cold(peers, every_s, settings.limit_s, partial(settings.watch, work.name))
     elif work.kind is Kind.EDITS:
-        figures = _edits(peers, settings.sizes.edits, every_s, settings.limit_s)
+        with settings.watch(work.name, peers.processes()):
+            figures = _edits(peers, settings.sizes.edits, every_s, settings.limit_s)
     else:
         figures = _idle(peers, settings.sizes.idle_s)
     after = peers.sent_by_author()
@@ -90,19 +97,25 @@ def _measure(work: Work, peers: Peers, program: Program, settings: Settings) -> 
     return structs.replace(figures, sent_by_author=sent, index=peers.index_bytes())
 
 
-def _cold(peers: Peers, every_s: float, limit_s: float) -> Figures:
+def _cold(
+    peers: Peers,
+    every_s: float,
+    limit_s: float,
+    watch: Callable[[Sequence[Sequence[int]]], AbstractContextManager[None]],
+) -> Figures:
     wanted = outline(peers.roots[0])
     meter = Meter([[] for _ in peers.roots])
     peers.begin()
-    while True:
-        meter.look(peers.processes())
-        if peers.rests(len(wanted)):
-            # The look at the disks is ours, and may take longer than the work.
-            figures = _figures(meter, peers)
-            if all(agree(outline(root), wanted) for root in peers.roots):
-                return figures
-        _give_up_after(limit_s, meter)
-        time.sleep(every_s)
+    with watch(peers.processes()):
+        while True:
+            meter.look(peers.processes())
+            if peers.rests(len(wanted)):
+                # The look at the disks is ours, and may take longer than the work.
+                figures = _figures(meter, peers)
+                if all(agree(outline(root), wanted) for root in peers.roots):
+                    return figures
+            _give_up_after(limit_s, meter)
+            time.sleep(every_s)
 
 
 def _edits(peers: Peers, count: int, every_s: float, limit_s: float) -> Figures:
