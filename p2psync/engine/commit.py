@@ -58,6 +58,11 @@ class Item(NamedTuple):
         return [self.path] if self.removal is None else [self.path, self.removal.path]
 
     @property
+    def is_placing(self) -> bool:
+        """Whether the winner is to come to be on the disk."""
+        return self.step is not None and self.decision.winner.is_live
+
+    @property
     def needs_content(self) -> bool:
         return (
             self.step is not None
@@ -155,13 +160,23 @@ class Committer:
             both = [each for item in items for each in (item, item.removal) if each is not None]
             held = await self._index.held([each.path for each in both])
             stale = {each.path for each in both if held.get(each.path) != each.wanted.held}
+            unjudged = await self._index.underway()
             current: list[Item] = []
             for item in items:
-                is_stale = not stale.isdisjoint(item.paths)
-                (outcome.stale if is_stale else current).append(item)
+                if not stale.isdisjoint(item.paths):
+                    outcome.stale.append(item)
+                elif not unjudged.keys().isdisjoint(item.paths):
+                    # The scan has to tell first what lies there.
+                    outcome.failed.append((item, _unjudged(item)))
+                else:
+                    current.append(item)
             parents = await self._missing_parents(current)
             steps = parents + [_with_staging(item) for item in current if item.step is not None]
-            results = await self._change_disk(steps, own=len(parents))
+            placing = {item.path: item.decision.winner for item in current if item.is_placing}
+            if placing:
+                # What is put there is nobody's edit, whatever peers offer before it is recorded.
+                await self._index.note_underway(placing)
+            results = await asyncio.to_thread(self._disk.commit, steps) if steps else []
             done = {result.step.path: result for result in results}
             rows = [
                 Row(step.path, step.entry, done[step.path].fingerprint)
@@ -188,21 +203,13 @@ class Committer:
                 outcome.done.append(item)
             if rows:
                 await self._index.record(rows, settled=settled)
-                self._local.underway.recorded(rows)
+            not_there = [each for each in placing if done[each].fingerprint is None]
+            if not_there:
+                await self._index.forget_underway(not_there)
         unexpected = [p.path for p in parents if done[p.path].outcome is Outcome.CHANGED]
         if unexpected:
             self._local.mark(unexpected)
         return outcome
-
-    async def _change_disk(self, steps: Sequence[Step], *, own: int) -> list[Result]:
-        """The first `own` steps show versions of this device."""
-        if not steps:
-            return []
-        # What they put there is nobody's edit, whatever else peers offer before it is recorded.
-        await self._local.underway.begin(steps[own:])
-        results = await asyncio.to_thread(self._disk.commit, steps)
-        await self._local.underway.end(results[own:])
-        return results
 
     async def _missing_parents(self, items: Sequence[Item]) -> list[Step]:
         """To make directories because a live path lies in them though they were deleted, as new
@@ -228,6 +235,11 @@ class Committer:
             now_ns=self._clock.now_ns(),
             author=self._local.author,
         )
+
+
+def _unjudged(item: Item) -> Result:
+    step = item.step or Step(Action.SET_METADATA, item.path, item.decision.winner, None)
+    return Result(step, Outcome.CHANGED)
 
 
 def _with_staging(item: Item) -> Step:

@@ -19,7 +19,7 @@ from p2psync.core.version import Dot
 from p2psync.engine.damaged import Lost, content_meant, identity, lost_contents
 from p2psync.engine.finding import Finder
 from p2psync.engine.moved import Moved, Origin, is_move, unread, without_copies
-from p2psync.engine.placed import Underway, placed_unrecorded
+from p2psync.engine.placed import judge_underway, placed_unrecorded
 from p2psync.engine.problems import Problems
 from p2psync.engine.reading import Reader
 from p2psync.ports import (
@@ -86,7 +86,6 @@ class LocalChanges:
         self._gone_since: dict[RelPath, float] = {}
         self._approved: set[RelPath] = set()
         self._passed = PassedDeletions()
-        self.underway = Underway(index)
         self.braked: set[RelPath] = set()
         """Vanished files whose deletion waits for `approve`."""
         self.wake = asyncio.Event()
@@ -147,6 +146,8 @@ class LocalChanges:
         before = self._index.sequence
         try:
             arriving, judged = 0.0, 0
+            async with self._turn:
+                await judge_underway(self._index, self._disk)
             moved = Moved(self._index)
             await moved.went(list(self._gone_since))
 
@@ -239,8 +240,9 @@ class LocalChanges:
             settled: list[tuple[RelPath, Offer]] = []
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             observed = {item.path: _observed(item, hashed.get(item.path)) for item in group}
-            underway = await self.underway.load()
-            placed = await placed_unrecorded(self._index, observed, origins, underway)
+            placed = await placed_unrecorded(self._index, observed, origins)
+            if placed:
+                await asyncio.to_thread(self._disk.make_durable, list(placed))
             for item in group:
                 content = hashed.get(item.path)
                 if item.fingerprint.kind == Kind.FILE and content is None:
@@ -272,7 +274,6 @@ class LocalChanges:
                     moved.recorded.add(origin.path)
             if rows:
                 await self._index.record(rows, settled=settled)
-                self.underway.recorded(rows)
                 self.recorded()
             if refreshed:
                 await self._index.refresh(refreshed)
@@ -335,7 +336,6 @@ class LocalChanges:
             rows = [self._deletion(path, held[path].entry, at) for at, path in enumerate(going)]
             if rows:
                 await self._index.record(rows)
-                self.underway.recorded(rows)
                 self.recorded()
 
     def _deletion(self, path: RelPath, was: Entry, already: int) -> Row:

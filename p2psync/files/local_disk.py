@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from p2psync.config import TrashConfig
-from p2psync.core.entry import Chunk, Manifest
-from p2psync.core.relpath import RelPath
+from p2psync.core.entry import Chunk, Fingerprint, Manifest
+from p2psync.core.relpath import RelPath, parent
 from p2psync.files import hashing, problems, staging
 from p2psync.files.commit import Commit
 from p2psync.files.moves import Mover
 from p2psync.files.root import Root
 from p2psync.files.staging import staging_area
+from p2psync.files.syncing import Unsynced
 from p2psync.files.syscalls import System
 from p2psync.files.trash import Aside, Trash, discard_tree
 from p2psync.files.tree import Tree
@@ -151,6 +152,18 @@ class LocalDisk:
             if not commit.stranded:
                 self._put_away(tree, slots, damaged=damaged)
             return results
+
+    def make_durable(self, paths: Sequence[RelPath]) -> None:
+        with self._tree() as tree, self._changing:
+            unsynced = Unsynced(tree)
+            for path in paths:
+                unsynced.file(path)
+                unsynced.directory(parent(path))
+            unsynced.sync()
+
+    def displaced(self, paths: Sequence[RelPath]) -> dict[RelPath, list[Fingerprint]]:
+        with self._tree() as tree, self._changing:
+            return self._trash.displaced(tree, paths)
 
     def _put_away(self, tree: Tree, slots: Sequence[str], *, damaged: bool) -> None:
         # What cannot be moved now is when the folder is opened next.

@@ -1,6 +1,6 @@
 """The index of one folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -159,12 +159,13 @@ class FolderIndex(Protocol):
         """
 
     async def note_underway(self, entries: Mapping[RelPath, Entry]) -> None:
-        """Remember what is about to be put on the disk, in place of all that was remembered so.
-        What `record` stores a row of is so no more."""
+        """Remember what is about to be put at these paths, until `record` or `refresh` tells what
+        is there, or it is forgotten."""
 
     async def underway(self) -> dict[RelPath, Entry]:
-        """What is remembered by `note_underway` and was not recorded since."""
+        """What is remembered so."""
 
+    async def forget_underway(self, paths: Iterable[RelPath]) -> None: ...
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
         """Replace fingerprints of held paths; no new sequences, and damage stays."""
 

@@ -117,11 +117,18 @@ class SqliteFolderIndex(IndexBase):
     async def note_underway(self, entries: Mapping[RelPath, Entry]) -> None:
         await self._write(lambda connection: table.store_underway(connection, entries))
 
+    async def forget_underway(self, paths: Iterable[RelPath]) -> None:
+        await self._write(lambda connection: table.drop_underway(connection, paths))
+
     async def underway(self) -> dict[RelPath, Entry]:
         return await self._database.run(table.load_underway)
 
     async def refresh(self, fingerprints: Sequence[tuple[RelPath, Fingerprint]]) -> None:
-        await self._write(lambda connection: table.store_fingerprints(connection, fingerprints))
+        def write(connection: sqlite3.Connection) -> None:
+            table.store_fingerprints(connection, fingerprints)
+            table.drop_underway(connection, (path for path, _ in fingerprints))
+
+        await self._write(write)
 
     async def mark_damaged(self, damages: Sequence[Damage], *, now_ns: int) -> None:
         paths = {each.path for each in damages}
@@ -158,6 +165,7 @@ class SqliteFolderIndex(IndexBase):
                 replica=_draw(self._randomness), epoch=_draw(self._randomness), counter=0, gaps=()
             )
             connection.execute("DELETE FROM gaps")
+            connection.execute("DELETE FROM underway")
             _store_meta(connection, replica=state.replica, epoch=state.epoch, counter=0)
             # A peer may have offered something since that this device held and acknowledged, and
             # have forgotten its deletion: such an offer would never be replaced or settled.

@@ -113,9 +113,8 @@ def store_fingerprints(
 
 
 def store_underway(connection: sqlite3.Connection, entries: Mapping[RelPath, Entry]) -> None:
-    connection.execute("DELETE FROM underway")
     connection.executemany(
-        "INSERT INTO underway VALUES (?, ?)",
+        "INSERT OR REPLACE INTO underway VALUES (?, ?)",
         [(path, pack_entry(entry)) for path, entry in entries.items()],
     )
 

@@ -45,6 +45,20 @@ async def _killed_before_recording(lab: Lab, device: Device) -> Device:
     return await lab.device(device.name, disk=device.disk)
 
 
+async def _killed_before_placing(lab: Lab, device: Device) -> Device:
+    """The device restarted, after it was killed when a commit was about to change its disk."""
+
+    def killed(*_: object, **__: object) -> list[Result]:
+        raise _KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device.disk, "commit", killed)
+        with pytest.raises(_KilledError):
+            await device.puller.run_until_idle()
+    await lab.stop(device)
+    return await lab.device(device.name, disk=device.disk)
+
+
 async def _offered(lab: Lab, device: Device) -> None:
     while not (await device.index.counts()).need_files:
         lab.changed.clear()
@@ -132,6 +146,150 @@ async def test_what_a_killed_process_placed_goes_though_it_was_deleted_elsewhere
     assert not await ada.index.underway()
 
 
+@pytest.mark.parametrize("was", [None, "old"], ids=["new", "edited"])
+async def test_what_a_killed_process_placed_goes_though_it_is_not_judged_before_the_deletion(
+    lab: Lab, was: str | None
+) -> None:
+    """The first scan leaves alone what is so new that it may still be written to."""
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    if was is not None:
+        bob.disk.write("it", was)
+    await lab.converge(devices)
+    bob.disk.write("it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+    ada = await _killed_before_recording(lab, ada)
+    lab.connect(ada, bob)
+    bob.disk.remove("it")
+    await bob.scan()
+    await lab.settle()
+    ada.disk.link_elsewhere("it")
+    ada.local.mark(None)
+    await ada.local.scan()
+    assert IT in await ada.index.underway()
+    await ada.puller.run_until_idle()
+    assert await lab.converge([ada, bob]) == {}
+
+
+@pytest.mark.parametrize("was", [None, "old"], ids=["new", "edited"])
+async def test_what_could_not_be_recorded_goes_though_the_deletion_is_pulled_before_a_scan(
+    lab: Lab, was: str | None
+) -> None:
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    if was is not None:
+        bob.disk.write("it", was)
+    await lab.converge(devices)
+    bob.disk.write("it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+
+    async def record(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ada.index, "record", record)
+        with pytest.raises(OSError, match="No space"):
+            await ada.puller.run_until_idle()
+    bob.disk.remove("it")
+    await bob.scan()
+    await lab.settle()
+    await ada.puller.run_until_idle()
+    assert await lab.converge(devices) == {}
+
+
+@pytest.mark.parametrize(
+    "then", ["nothing", "delete", "rename", "delete above", "rename above", "edit", "old again"]
+)
+async def test_what_somebody_did_to_what_a_killed_process_had_put_over_a_file_is_seen_as_that(
+    lab: Lab, then: str
+) -> None:
+    """What was displaced lies in the trash and tells that the new one had been there."""
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    bob.disk.write("d/it", "old", mtime_ns=1)
+    await lab.converge(devices)
+    bob.disk.write("d/it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+    ada = await _killed_before_recording(lab, ada)
+    lab.clock.advance(10)
+    expected: dict[str, bytes | str | None] = {"d": None, "d/it": b"new"}
+    match then:
+        case "delete":
+            ada.disk.remove("d/it")
+            expected = {"d": None}
+        case "rename":
+            ada.disk.rename("d/it", "moved")
+            expected = {"d": None, "moved": b"new"}
+        case "delete above":
+            ada.disk.remove("d")
+            expected = {}
+        case "rename above":
+            ada.disk.rename("d", "e")
+            expected = {"e": None, "e/it": b"new"}
+        case "edit":
+            ada.disk.write("d/it", "newer")
+            expected = {"d": None, "d/it": b"newer"}
+        case "old again":
+            ada.disk.write("d/it", "old", mtime_ns=1)
+            expected = {"d": None, "d/it": b"old"}
+    await ada.scan()
+    lab.connect(ada, bob)
+    assert await lab.converge([ada, bob]) == expected
+
+
+async def test_what_was_placed_is_durable_before_it_is_recorded(lab: Lab) -> None:
+    """A power cut would undo it otherwise, and that would look like a deletion made here."""
+    ada, bob = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    bob.disk.write("it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+    ada = await _killed_before_recording(lab, ada)
+    ada.disk.fail("make_durable", "it", errno.EIO)
+    with pytest.raises(OSError, match="Input/output"):
+        await ada.scan()
+    assert not await ada.index.held([IT])
+    ada.disk.mend()
+    await ada.scan()
+    assert (await ada.index.held([IT]))[IT].entry.version.dot.replica == bob.index.replica
+
+
+async def test_what_somebody_moved_to_where_something_was_to_be_placed_is_a_version_of_its_own(
+    lab: Lab,
+) -> None:
+    ada, bob = await lab.devices("ada bob")
+    ada.disk.write("elsewhere", "same", mtime_ns=5)
+    await ada.scan()
+    lab.connect(ada, bob)
+    bob.disk.write("it", "same", mtime_ns=5)
+    await bob.scan()
+    await _offered(lab, ada)
+    ada = await _killed_before_placing(lab, ada)
+    ada.disk.rename("elsewhere", "it")
+    await ada.scan()
+    mine = (await ada.index.held([IT]))[IT].entry
+    assert mine.version.dot.replica == ada.index.replica
+
+
+@pytest.mark.parametrize("was", [None, "old"], ids=["new", "edited"])
+async def test_what_was_not_placed_is_forgotten_by_the_next_scan(lab: Lab, was: str | None) -> None:
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    if was is not None:
+        bob.disk.write("it", was)
+    await lab.converge(devices)
+    bob.disk.write("it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+    ada = await _killed_before_placing(lab, ada)
+    assert IT in await ada.index.underway()
+    await ada.scan()
+    assert not await ada.index.underway()
+
+
 @pytest.mark.parametrize("full", ["index", "disk"])
 async def test_what_could_not_be_recorded_is_no_edit_though_it_was_deleted_elsewhere_meanwhile(
     lab: Lab, full: str
@@ -167,7 +325,6 @@ async def test_what_could_not_be_recorded_is_no_edit_though_it_was_deleted_elsew
     await lab.settle()
     assert ada.disk.tree() == {"it": b"new"}
     assert await lab.converge(devices) == {}
-    assert not await ada.local.underway.load()
     assert not await ada.index.underway()
 
 
@@ -181,7 +338,6 @@ async def test_what_could_not_be_placed_is_not_remembered(lab: Lab) -> None:
     ada.disk.write("it", "mine")
     await ada.puller.run_until_idle()
     assert ada.disk.tree() == {"it": b"mine"}
-    assert not await ada.local.underway.load()
     assert not await ada.index.underway()
 
 

@@ -689,6 +689,7 @@ async def test_a_lost_root_ends_the_pull_as_such(ada: Device, method: str) -> No
         await pull(ada)
     assert not ada.puller.busy
     ada.disk.root_is_lost = False
+    await ada.scan()
     await pull(ada)
     assert len(ada.disk.tree()) == 4
 

@@ -296,6 +296,20 @@ def test_what_was_moved_is_made_durable_with_its_new_name_first(
     assert syncs == (["sync_file_system"] if can else ["fsync it", "fsync b", "fsync a"])
 
 
+@pytest.mark.parametrize("can", [True, False])
+def test_what_was_placed_before_is_made_durable_with_its_name(
+    folder: Folder, system: InterposedSystem, can: bool
+) -> None:
+    folder.make_directory("a")
+    folder.write("a/it", b"1")
+    calls: list[str] = []
+    system.before = None if can else lacks("sync_file_system")
+    system.after = lambda name, args: calls.append(_shown(folder, name, args))
+    folder.disk.make_durable([rel("a/it"), rel("a/gone"), rel("gone/it")])
+    syncs = [call for call in calls if "sync" in call]
+    assert syncs == (["sync_file_system"] if can else ["fsync it", "fsync a"])
+
+
 def _shown(folder: Folder, name: str, args: tuple[Any, ...]) -> str:
     if name != "fsync":
         return name

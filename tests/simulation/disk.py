@@ -149,6 +149,11 @@ class SimulatedDisk(MemoryDisk):
             self.on_own_change({step.path for step in done} | sources)
         return results
 
+    def make_durable(self, paths: Sequence[RelPath]) -> None:
+        self._may_fail("make_durable")
+        super().make_durable(paths)
+        self._unsynced = None
+
     def _carry_out(self, step: Step) -> Result:
         self.on_call(f"commit of {step.path}")
         self.before_step(step)

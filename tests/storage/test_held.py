@@ -3,7 +3,7 @@ from functools import partial
 
 import msgspec
 
-from p2psync.core.entry import Kind
+from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.relpath import RelPath
 from p2psync.ports import Cursor, Held, Offer, Row
 from p2psync.storage.folder_index import SqliteFolderIndex
@@ -42,15 +42,19 @@ async def test_held_finds_what_is_there_and_leaves_out_what_is_not(
     assert await index.held([]) == {}
 
 
-async def test_what_is_underway_is_remembered_until_something_is_recorded_at_its_path(
+async def test_what_is_underway_is_remembered_until_it_is_told_what_is_at_its_path(
     index: SqliteFolderIndex,
 ) -> None:
-    a, b, c = RelPath("a"), RelPath("b"), RelPath("c")
-    await index.note_underway({a: file("dropped"), b: file("b")})
-    await index.note_underway({b: file("b"), c: directory()})
-    assert await index.underway() == {b: file("b"), c: directory()}
-    await index.record([row("b", file("another")), row("a", file("a"))])
-    assert await index.underway() == {c: directory()}
+    a, b, c, d = map(RelPath, "abcd")
+    await index.note_underway({a: file("old"), b: file("b")})
+    await index.note_underway({a: file("a"), c: directory(), d: file("d")})
+    assert await index.underway() == {a: file("a"), b: file("b"), c: directory(), d: file("d")}
+    await index.record([row("b", file("another"))])
+    await index.refresh([(c, Fingerprint(Kind.DIRECTORY, 0, 0, 0, 0, False, False))])
+    await index.forget_underway([d])
+    assert await index.underway() == {a: file("a")}
+    await index.renew_replica()
+    assert await index.underway() == {}
 
 
 async def test_names_that_look_like_syntax_are_only_names(index: SqliteFolderIndex) -> None:

@@ -177,6 +177,7 @@ class MemoryDisk:
         self._staged: dict[str, bytearray] = {}
         self._trash: list[bytes] = []
         self._set_aside: list[bytes] = []
+        self._displaced: list[tuple[RelPath, Fingerprint]] = []
         self.written: set[str] = set()
         """Paths that a program has open for writing."""
         self._next_inode = 1
@@ -235,6 +236,12 @@ class MemoryDisk:
                 old.inode if old is not None and old.kind == Kind.FILE else self._inode(),
                 executable=old is not None and old.executable,
             )
+
+    def link_elsewhere(self, path: str) -> None:
+        """Give the file another name outside: of what is here, only the time of change tells."""
+        with self._lock:
+            rel = RelPath(path)
+            self._nodes[rel] = replace(self._nodes[rel], ctime_ns=self._time())
 
     def rot(self, path: str, *, at: int = 0) -> None:
         """Change a byte of a file, and nothing that a stat tells."""
@@ -506,6 +513,12 @@ class MemoryDisk:
                 del self._trash[before:]
             return results
 
+    def make_durable(self, paths: Sequence[RelPath]) -> None:
+        with self._lock:
+            self._begin("make_durable")
+            for path in paths:
+                self._check("make_durable", path)
+
     def _carry_out(self, step: Step) -> Result:
         try:
             self._check("commit", step.path)
@@ -556,6 +569,8 @@ class MemoryDisk:
             return Result(step, Outcome.FAILED, problem=self.kind_of_problem(error, step.path))
         if found is not None and found.kind == Kind.FILE:
             self._trash.append(found.data)
+        if found is not None and found.kind != Kind.DIRECTORY:
+            self._displaced.append((step.path, self._mark(found)))
         if new is None:
             del self._nodes[step.path]
             return Result(step, Outcome.DONE)
@@ -583,11 +598,21 @@ class MemoryDisk:
             entry.executable,
         )
 
+    def displaced(self, paths: Sequence[RelPath]) -> dict[RelPath, list[Fingerprint]]:
+        with self._lock:
+            self._begin("displaced")
+            found: dict[RelPath, list[Fingerprint]] = {}
+            for path, mark in self._displaced:
+                if path in paths:
+                    found.setdefault(path, []).append(mark)
+            return found
+
     def kind_of_problem(self, error: OSError, path: str) -> Problem:
         return Problem(path, error.strerror or "", "Try something else.")
 
     def prune_trash(self) -> None:
         self._trash.clear()
+        self._displaced.clear()
 
 
 def _is_expected(found: Fingerprint | None, expected: Fingerprint | None) -> bool:
