@@ -149,7 +149,10 @@ def _surplus(
         others = ", ".join(f"“{home.path}”" for home in homes)
         text = f"a copy of token {token} of {others} that no conflict asked for"
         is_twin = any(
-            _shows(tree, home.path, token) and ledger.rivals(token, home.path, gone=True)
+            _shows(tree, home.path, token)
+            and (
+                ledger.rivals(token, home.path, gone=True) or home.path in ledger.made_directories
+            )
             for home in homes
         )
         kind = "P3"

@@ -73,6 +73,8 @@ class Ledger:
         self.own_paths: set[str] = set()
         """Names that users, not the synchronizer, have given."""
         self.directories: set[str] = set()
+        self.made_directories: set[str] = set()
+        """Where users have made one."""
         """Where a directory was at any time."""
         self.torn_paths: set[str] = set()
         """Where a user's own program left an empty file for a moment."""
@@ -179,6 +181,7 @@ class Ledger:
     def made_directory(self, path: str) -> None:
         self.own_paths.add(path)
         self.directories.add(path)
+        self.made_directories.add(path)
 
     def unwrote(self, path: str, token: int) -> None:
         """It was announced by `wrote`, and then nothing came of it."""

@@ -148,6 +148,17 @@ def test_a_copy_of_what_won_after_all_is_no_wrong_but_told() -> None:
     assert rules(ledger, {"a (conflict)": file(2)}) == []
 
 
+def test_a_copy_of_what_won_after_all_over_a_directory_is_no_wrong_but_told() -> None:
+    ledger = begun(a=1, b=1)
+    edit(ledger, "a", over=1, token=2)
+    tree = {"a": file(2), "a (conflict)": file(2), "b": file(1)}
+    assert rules(ledger, tree) == ["P3"]
+    ledger.made_directory("b")
+    assert rules(ledger, tree) == ["P3"]
+    ledger.made_directory("a")
+    assert rules(ledger, tree) == ["twin"]
+
+
 def test_a_copy_of_what_won_over_what_is_kept_too_is_one_too_many() -> None:
     ledger = edited_apart()
     tree = {"a": file(2), "a (conflict)": file(3), "a (conflict 2)": file(2)}
