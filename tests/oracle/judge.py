@@ -150,9 +150,7 @@ def _surplus(
         text = f"a copy of token {token} of {others} that no conflict asked for"
         is_twin = any(
             _shows(tree, home.path, token)
-            and (
-                ledger.rivals(token, home.path, gone=True) or home.path in ledger.made_directories
-            )
+            and (ledger.rivals(token, home.path, gone=True) or home.path in ledger.made_directories)
             for home in homes
         )
         kind = "P3"
