@@ -10,7 +10,9 @@ A device that crashes is never resumed: its callbacks are dropped, and none of i
 
 import asyncio
 import contextvars
+import heapq
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from typing import Any, TypeVar
@@ -19,6 +21,9 @@ T = TypeVar("T")
 
 _LONGEST_S = 1e6
 _MOST_TURNS = 400_000
+_TICK_S = 1e-9
+_MANY = 100
+"""So many timers that those that were cancelled are worth a look."""
 
 
 class CrashError(BaseException):
@@ -65,31 +70,38 @@ class _Task(asyncio.Task[T]):
         return self.number
 
 
-class _Selector:
-    def __init__(self, loop: "SimulatedLoop") -> None:
+class _Call(asyncio.TimerHandle):
+    """As its base makes it, but for what that notes for debugging."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: "SimulatedLoop",
+        context: contextvars.Context,
+    ) -> None:
+        self._when = when
+        self._callback = callback
+        self._args = args
         self._loop = loop
-        self.turns = 0
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise RuntimeError("Nothing is ready and nothing will be.")
-        self.turns += 1
-        if self.turns > _MOST_TURNS:
-            raise EndlessError
-        self._loop.pass_time(timeout)
-        return []
-
-    def close(self) -> None:
-        pass
+        self._context = context
+        self._cancelled = self._scheduled = False
+        self._repr = self._source_traceback = None
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
     def __init__(self, source: random.Random) -> None:
         super().__init__()
-        self._selector = _Selector(self)
-        self._clock_resolution = 1e-9
+        self._ready: deque[_Call] = deque()
+        self._scheduled: list[tuple[float, _Call]] = []
+        """A heap, whose times are compared without a call."""
+        self._timer_cancelled_count = 0
         self._source = source
         self._now = 0.0
+        self._turns = 0
         self._tasks_made = 0
         self._anyone_dead = False
         self._finished = False
@@ -107,27 +119,58 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def count_anew(self) -> None:
         """From here on it is to end soon."""
-        self._selector.turns = 0
+        self._turns = 0
 
-    def pass_time(self, seconds: float) -> None:
-        if self._now > _LONGEST_S:
-            raise RuntimeError("The simulation does not end.")
-        self._now += seconds
+    def _run_once(self) -> None:
+        """What asyncio's does, without what waits for files and threads: this is most of a
+        schedule's own cost."""
+        self._drop_cancelled()
+        scheduled, ready = self._scheduled, self._ready
+        if not ready and not self._stopping:  # type: ignore[attr-defined]
+            if not scheduled:
+                raise RuntimeError("Nothing is ready and nothing will be.")
+            if self._now > _LONGEST_S:
+                raise RuntimeError("The simulation does not end.")
+            self._now += max(0.0, scheduled[0][0] - self._now)
+        self._turns += 1
+        if self._turns > _MOST_TURNS:
+            raise EndlessError
+        end = self._now + _TICK_S
+        while scheduled and scheduled[0][0] < end:
+            _, call = heapq.heappop(scheduled)
+            call._scheduled = False
+            ready.append(call)
+        # What these order is for the next turn.
+        for _ in range(len(ready)):
+            call = ready.popleft()
+            if not call._cancelled:
+                call._run()
 
-    def _process_events(self, _events: list[Any]) -> None:
-        pass
+    def _drop_cancelled(self) -> None:
+        """Of the timers those that are next, or all when they are the most."""
+        scheduled = self._scheduled
+        if len(scheduled) > _MANY and self._timer_cancelled_count > len(scheduled) / 2:
+            for _, call in scheduled:
+                call._scheduled = not call._cancelled
+            scheduled[:] = [timer for timer in scheduled if timer[1]._scheduled]
+            heapq.heapify(scheduled)
+            self._timer_cancelled_count = 0
+            return
+        while scheduled and scheduled[0][1]._cancelled:
+            self._timer_cancelled_count -= 1
+            heapq.heappop(scheduled)[1]._scheduled = False
 
     def _write_to_self(self) -> None:
         pass
 
     # --- callbacks ---------------------------------------------------------------------------
 
-    def _is_dropped(self, context: contextvars.Context | None) -> bool:
+    def _is_dropped(self, context: contextvars.Context) -> bool:
         if self._finished:
             return True
         if not self._anyone_dead:
             return False
-        life = context.get(LIFE) if context is not None else LIFE.get(None)
+        life = context.get(LIFE)
         return life is not None and not life.is_alive
 
     def call_soon(  # type: ignore[override]
@@ -136,9 +179,14 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.Handle:
-        if (self._anyone_dead or self._finished) and self._is_dropped(context):
-            return _dropped(asyncio.Handle(callback, args, self, context))
-        return super().call_soon(callback, *args, context=context)
+        if context is None:
+            context = contextvars.copy_context()
+        call = _Call(self._now, callback, args, self, context)
+        if self._is_dropped(context):
+            call.cancel()
+        else:
+            self._ready.append(call)
+        return call
 
     def call_at(  # type: ignore[override]
         self,
@@ -147,15 +195,25 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        if self._is_dropped(context):
-            return _dropped(asyncio.TimerHandle(when, callback, args, self, context))
-        when += self._source.random() * self.timer_jitter_s
-        return super().call_at(when, callback, *args, context=context)
+        if context is None:
+            context = contextvars.copy_context()
+        if not (is_dropped := self._is_dropped(context)):
+            when += self._source.random() * self.timer_jitter_s
+        call = _Call(when, callback, args, self, context)
+        if is_dropped:
+            call.cancel()
+        else:
+            self._schedule(call)
+        return call
 
     def at(self, when: float, callback: Callable[..., Any], *args: Any) -> None:
         """To be called then, whatever becomes of who asked for it."""
         if not self._finished:
-            super().call_at(when, callback, *args, context=self.world)
+            self._schedule(_Call(when, callback, args, self, self.world))
+
+    def _schedule(self, call: _Call) -> None:
+        call._scheduled = True
+        heapq.heappush(self._scheduled, (call._when, call))
 
     def _make_task(
         self,
@@ -180,7 +238,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if executor is not None:
             when = max(when, self._free_at.get(executor, 0.0) + 1e-7)
             self._free_at[executor] = when
-        self.at(when, self._work, life, executor is not None, future, lambda: func(*args))
+        self.at(when, self._work, life, executor is not None, future, func, args)
         return future
 
     def _pause(self, life: Life | None) -> float:
@@ -193,7 +251,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         life: Life | None,
         is_database: bool,
         future: asyncio.Future[T],
-        work: Callable[[], T],
+        func: Callable[..., T],
+        args: tuple[Any, ...],
     ) -> None:
         if life is not None and not life.is_alive:
             return
@@ -205,7 +264,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         try:
             if life is not None:
                 life.before_work(is_database)
-            result = work()
+            result = func(*args)
             if life is not None:
                 life.after_work(is_database)
         except CrashError:
@@ -235,15 +294,10 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._anyone_dead = True
         # Kept, or their coroutines would be closed, which runs what a crash does not run.
         self._graveyard += self.tasks_of(life)
-        handles: list[asyncio.Handle] = [
-            *self._ready,  # type: ignore[attr-defined]
-            *self._scheduled,  # type: ignore[attr-defined]
-        ]
-        for handle in handles:
-            context: contextvars.Context = handle._context  # type: ignore[attr-defined]
-            if not handle.cancelled() and context.get(LIFE) is life:
-                self._graveyard.append((handle._callback, handle._args))  # type: ignore[attr-defined]
-                handle.cancel()
+        for call in (*self._ready, *(call for _, call in self._scheduled)):
+            if not call.cancelled() and call._context.get(LIFE) is life:
+                self._graveyard.append((call._callback, call._args))
+                call.cancel()
 
     def finish(self) -> None:
         """To be called when it has stopped: whatever is left of tasks ends unseen."""
@@ -252,17 +306,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
         self._graveyard.clear()
-        self._ready.clear()  # type: ignore[attr-defined]
-        self._scheduled.clear()  # type: ignore[attr-defined]
+        self._ready.clear()
+        self._scheduled.clear()
         self.close()
-
-
-_Handle = TypeVar("_Handle", bound=asyncio.Handle)
-
-
-def _dropped(handle: _Handle) -> _Handle:
-    handle.cancel()
-    return handle
 
 
 def _tell(
