@@ -5,7 +5,7 @@ inside a transaction.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import blake3
 
@@ -24,7 +24,9 @@ from p2psync.storage.packing import (
 )
 
 
-def held_at(connection: sqlite3.Connection, paths: Iterable[RelPath]) -> dict[RelPath, Held]:
+def held_at(connection: sqlite3.Connection, paths: Collection[RelPath]) -> dict[RelPath, Held]:
+    if not paths:
+        return {}
     condition = "path IN (SELECT value FROM json_each(:paths))"
     return dict(_select(connection, condition, {"paths": path_list(paths)}))
 

@@ -48,6 +48,10 @@ SELECT wanted.path, held.sequence, held.entry, held.fingerprint, held.damage,
 FROM wanted JOIN peers ON peers.id = wanted.peer LEFT JOIN held ON held.path = wanted.path
 WHERE wanted.path IN (SELECT value FROM json_each(:paths)) ORDER BY wanted.path, wanted.peer
 """
+_APPLIED = """
+SELECT sequence, (SELECT min(sequence) FROM wanted WHERE wanted.peer = peers.id)
+FROM peers WHERE device = ?
+"""
 
 
 def choose_wanted(
@@ -73,6 +77,8 @@ def choose_wanted(
 
 def wanted_at(connection: sqlite3.Connection, paths: Sequence[RelPath]) -> dict[RelPath, Wanted]:
     """As `ports.FolderIndex.wanted_at`."""
+    if not paths:
+        return {}
     rows = connection.execute(_DETAILS, {"paths": path_list(paths)})
     wanted = {}
     for (path, *columns), group in groupby(rows, key=lambda row: row[:5]):
@@ -175,19 +181,20 @@ def drop_peer(connection: sqlite3.Connection, peer: DeviceID) -> None:
 
 def applied_sequence(connection: sqlite3.Connection, peer: DeviceID) -> int:
     """The peer's sequence up to which none of its offers is unsettled."""
-    received = load_cursor(connection, peer).sequence
-    (unsettled,) = connection.execute(
-        "SELECT min(sequence) FROM wanted WHERE peer = (SELECT id FROM peers WHERE device = ?)",
-        (peer,),
-    ).fetchone()
-    return received if unsettled is None else min(received, unsettled - 1)
+    row = connection.execute(_APPLIED, (peer,)).fetchone()
+    if row is None:
+        return 0
+    received, unsettled = row
+    return int(received if unsettled is None else min(received, unsettled - 1))
 
 
 def _number_of(connection: sqlite3.Connection, peer: DeviceID) -> int:
     """The short number that stands for the device in `wanted`; given to it if it has none."""
-    connection.execute("INSERT INTO peers (device) VALUES (?) ON CONFLICT DO NOTHING", (peer,))
-    (number,) = connection.execute("SELECT id FROM peers WHERE device = ?", (peer,)).fetchone()
-    return int(number)
+    row = connection.execute("SELECT id FROM peers WHERE device = ?", (peer,)).fetchone()
+    if row is None:
+        insert = "INSERT INTO peers (device) VALUES (?) RETURNING id"
+        row = connection.execute(insert, (peer,)).fetchone()
+    return int(row[0])
 
 
 def _offer_columns(

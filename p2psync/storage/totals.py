@@ -5,7 +5,7 @@ would read every row each time someone asks.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from p2psync.core.relpath import RelPath
 from p2psync.ports import Counts
@@ -28,12 +28,16 @@ SELECT count(*), total(largest), total(NOT live) FROM (
 def measure(
     connection: sqlite3.Connection,
     *,
-    held: Iterable[RelPath] | None,
-    wanted: Iterable[RelPath] | None,
+    held: Collection[RelPath] | None,
+    wanted: Collection[RelPath] | None,
 ) -> Counts:
     """The counts over these paths of the two tables alone (None: over all)."""
-    files, size, conflicts, damaged, damaged_size = _select(connection, _HELD, held)
-    need_files, need_size, deletes = _select(connection, _WANTED, wanted)
+    files = size = conflicts = damaged = damaged_size = 0
+    need_files = need_size = deletes = 0
+    if held is None or held:
+        files, size, conflicts, damaged, damaged_size = _select(connection, _HELD, held)
+    if wanted is None or wanted:
+        need_files, need_size, deletes = _select(connection, _WANTED, wanted)
     return Counts(
         files=files,
         bytes=size,
@@ -51,7 +55,7 @@ def shifted(totals: Counts, *, before: Counts, after: Counts) -> Counts:
 
 
 def _select(
-    connection: sqlite3.Connection, query: str, paths: Iterable[RelPath] | None
+    connection: sqlite3.Connection, query: str, paths: Collection[RelPath] | None
 ) -> list[int]:
     if paths is None:
         row = connection.execute(query.format(paths="TRUE")).fetchone()
