@@ -98,6 +98,8 @@ def _install(world: World, stack: contextlib.ExitStack) -> None:
 
     def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         connection = open_file(path, migrations)
+        # No other process looks at it: each read would ask the kernel for a lock.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         world.named(path.parent.parent.name).opened(connection)
         return connection
 
