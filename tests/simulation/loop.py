@@ -99,6 +99,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._scheduled: list[tuple[float, _Call]] = []
         """A heap, whose times are compared without a call."""
         self._timer_cancelled_count = 0
+        self._stopping = False
         self._source = source
         self._now = 0.0
         self._turns = 0
@@ -122,29 +123,32 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self._turns = 0
 
     def _run_once(self) -> None:
-        """What asyncio's does, without what waits for files and threads: this is most of a
-        schedule's own cost."""
-        self._drop_cancelled()
+        """All turns until the loop is told to stop. A turn is what asyncio's is, without what waits
+        for files and threads: turns are the most of what a schedule costs by itself."""
         scheduled, ready = self._scheduled, self._ready
-        if not ready and not self._stopping:  # type: ignore[attr-defined]
-            if not scheduled:
-                raise RuntimeError("Nothing is ready and nothing will be.")
-            if self._now > _LONGEST_S:
-                raise RuntimeError("The simulation does not end.")
-            self._now += max(0.0, scheduled[0][0] - self._now)
-        self._turns += 1
-        if self._turns > _MOST_TURNS:
-            raise EndlessError
-        end = self._now + _TICK_S
-        while scheduled and scheduled[0][0] < end:
-            _, call = heapq.heappop(scheduled)
-            call._scheduled = False
-            ready.append(call)
-        # What these order is for the next turn.
-        for _ in range(len(ready)):
-            call = ready.popleft()
-            if not call._cancelled:
-                call._run()
+        while True:
+            self._drop_cancelled()
+            if not ready and not self._stopping:
+                if not scheduled:
+                    raise RuntimeError("Nothing is ready and nothing will be.")
+                if self._now > _LONGEST_S:
+                    raise RuntimeError("The simulation does not end.")
+                self._now += max(0.0, scheduled[0][0] - self._now)
+            self._turns += 1
+            if self._turns > _MOST_TURNS:
+                raise EndlessError
+            end = self._now + _TICK_S
+            while scheduled and scheduled[0][0] < end:
+                _, call = heapq.heappop(scheduled)
+                call._scheduled = False
+                ready.append(call)
+            # What these order is for the next turn.
+            for _ in range(len(ready)):
+                call = ready.popleft()
+                if not call._cancelled:
+                    call._run()
+            if self._stopping:
+                return
 
     def _drop_cancelled(self) -> None:
         """Of the timers those that are next, or all when they are the most."""
@@ -166,12 +170,9 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     # --- callbacks ---------------------------------------------------------------------------
 
     def _is_dropped(self, context: contextvars.Context) -> bool:
-        if self._finished:
-            return True
-        if not self._anyone_dead:
-            return False
+        """Asked when anyone is dead; at the end all are."""
         life = context.get(LIFE)
-        return life is not None and not life.is_alive
+        return self._finished or (life is not None and not life.is_alive)
 
     def call_soon(  # type: ignore[override]
         self,
@@ -182,7 +183,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         if context is None:
             context = contextvars.copy_context()
         call = _Call(self._now, callback, args, self, context)
-        if self._is_dropped(context):
+        if self._anyone_dead and self._is_dropped(context):
             call.cancel()
         else:
             self._ready.append(call)
@@ -197,12 +198,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
     ) -> asyncio.TimerHandle:
         if context is None:
             context = contextvars.copy_context()
-        if not (is_dropped := self._is_dropped(context)):
-            when += self._source.random() * self.timer_jitter_s
         call = _Call(when, callback, args, self, context)
-        if is_dropped:
+        if self._anyone_dead and self._is_dropped(context):
             call.cancel()
         else:
+            call._when += self._source.random() * self.timer_jitter_s
             self._schedule(call)
         return call
 
@@ -301,7 +301,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
 
     def finish(self) -> None:
         """To be called when it has stopped: whatever is left of tasks ends unseen."""
-        self._finished = True
+        self._finished = self._anyone_dead = True
         self.set_exception_handler(lambda _loop, _details: None)
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False  # type: ignore[attr-defined]
