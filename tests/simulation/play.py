@@ -65,9 +65,11 @@ def play(
     sys.unraisablehook = lambda _: None
     logging.getLogger("p2psync").propagate = False
     logging.getLogger("p2psync").addHandler(logging.NullHandler())
-    # A collection looks at everything, which costs as much as a tenth of a schedule.
+    # A collection looks at everything, which costs as much as a tenth of a schedule; what was there
+    # before the first one stays.
     gc.disable()
-    gc.freeze()
+    if not gc.get_freeze_count():
+        gc.freeze()
     try:
         with opened_world(seed) as world:
             outcome.mix = draw_mix(world.source, devices=devices)
@@ -82,7 +84,6 @@ def play(
     finally:
         gc.enable()
         if seed % 8 == 0:
-            gc.unfreeze()
             gc.collect()
     return outcome
 
@@ -93,6 +94,7 @@ class _Schedule:
         self._readers: dict[SimulatedLink, FrameReader] | None = {} if shows_messages else None
         self._source = world.source
         self._loop, self._trace = world.loop, world.trace
+        self._names: dict[bytes, str] = {}
         self._user = User(world.oracle, self._source, world.trace, large=mix.large)
         self._faults = Faults(world, mix, self._source)
         self.converged_s = 0.0
@@ -159,6 +161,7 @@ class _Schedule:
                 device.disk.before_step = self._interferer(device)
                 device.disk.before_part = self._interferer_with_walks(device)
             world.devices.append(device)
+            self._names[device.id] = name
         _pair(world.devices)
         reachable = edges(mix)
         for one, device in enumerate(world.devices):
@@ -169,7 +172,7 @@ class _Schedule:
                     world.network.unconnectable.add(frozenset((device.id, other.id)))
 
     def _sent(self, link: SimulatedLink, data: bytes) -> None:
-        ends = f"{_name(self._world, link.owner)} > {_name(self._world, link.peer)}:"
+        ends = f"{self._names[link.owner]} > {self._names[link.peer]}:"
         if self._readers is None:
             self._trace.say(f"{ends} {len(data)} bytes")
             return
@@ -327,7 +330,3 @@ async def _why_not_idle(device: Device) -> str:
         ]
         return "; ".join(reasons + problems + wanted) if reasons else ""
     return "does not answer"
-
-
-def _name(world: World, device: bytes) -> str:
-    return next(each.name for each in world.devices if each.id == device)

@@ -1,8 +1,10 @@
 """Plays schedules, one seed after another, on all cores, until the time is over."""
 
 import argparse
+import itertools
 import multiprocessing
 import os
+import queue
 import shlex
 import sys
 import time
@@ -16,6 +18,8 @@ from tests.simulation.play import Outcome, play
 
 _TAIL = 40
 _PROGRESS_S = 10.0
+_AHEAD = 4
+"""So many schedules for each process are ordered before they can begin."""
 _OPERATIONS = frozenset("write remove mkdir link rename renamed chmod touch restore".split())  # noqa: SIM905
 
 
@@ -83,20 +87,32 @@ def _task(arguments: argparse.Namespace, seed: int) -> _Task:
     return _Task(seed, arguments.devices, arguments.mutation, arguments.suited_to, arguments.twice)
 
 
-def _batches(arguments: argparse.Namespace) -> Iterator[list[_Task]]:
-    """Not all at once: the time may be over."""
+def _tasks(arguments: argparse.Namespace) -> Iterator[_Task]:
+    """Until the time is over."""
     deadline = time.monotonic() + arguments.minutes * 60.0
-    seed = arguments.seed
-    end = seed + arguments.schedules if arguments.schedules is not None else sys.maxsize
-    while time.monotonic() < deadline and seed < end:
-        upto = min(seed + 16 * arguments.processes, end)
-        yield [_task(arguments, each) for each in range(seed, upto)]
-        seed = upto
+    for number in itertools.count():
+        if number == arguments.schedules or time.monotonic() >= deadline:
+            return
+        yield _task(arguments, arguments.seed + number)
 
 
 def _played(pool: Pool, arguments: argparse.Namespace) -> Iterator[Played]:
-    for batch in _batches(arguments):
-        yield from pool.imap_unordered(run, batch)
+    """As they end. Few are ordered ahead, for the time may be over, and no process waits for what
+    another one plays."""
+    ended: queue.SimpleQueue[Played | BaseException] = queue.SimpleQueue()
+    tasks = _tasks(arguments)
+    running = 0
+    while True:
+        for task in itertools.islice(tasks, _AHEAD * arguments.processes - running):
+            pool.apply_async(run, (task,), callback=ended.put, error_callback=ended.put)
+            running += 1
+        if not running:
+            return
+        result = ended.get()
+        if isinstance(result, BaseException):
+            raise result
+        running -= 1
+        yield result
 
 
 def _soak(arguments: argparse.Namespace) -> int:
