@@ -127,13 +127,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         for files and threads: turns are the most of what a schedule costs by itself."""
         scheduled, ready = self._scheduled, self._ready
         while True:
-            self._drop_cancelled()
+            if self._timer_cancelled_count:
+                self._drop_cancelled()
             if not ready and not self._stopping:
                 if not scheduled:
                     raise RuntimeError("Nothing is ready and nothing will be.")
                 if self._now > _LONGEST_S:
                     raise RuntimeError("The simulation does not end.")
-                self._now += max(0.0, scheduled[0][0] - self._now)
+                if (when := scheduled[0][0]) > self._now:
+                    self._now += when - self._now
             self._turns += 1
             if self._turns > _MOST_TURNS:
                 raise EndlessError

@@ -65,11 +65,8 @@ def play(
     sys.unraisablehook = lambda _: None
     logging.getLogger("p2psync").propagate = False
     logging.getLogger("p2psync").addHandler(logging.NullHandler())
-    # A collection looks at everything, which costs as much as a tenth of a schedule; what was there
-    # before the first one stays.
+    # A collection looks at everything, which costs as much as a tenth of a schedule.
     gc.disable()
-    if not gc.get_freeze_count():
-        gc.freeze()
     try:
         with opened_world(seed) as world:
             outcome.mix = draw_mix(world.source, devices=devices)

@@ -1,6 +1,7 @@
 """Plays schedules, one seed after another, on all cores, until the time is over."""
 
 import argparse
+import gc
 import itertools
 import multiprocessing
 import os
@@ -120,7 +121,8 @@ def _soak(arguments: argparse.Namespace) -> int:
     failed: list[int] = []
     schedules, slowest, longest = 0, (0.0, 0), (0.0, 0)
     began = told = time.monotonic()
-    with multiprocessing.Pool(arguments.processes, maxtasksperchild=500) as pool:
+    # The program itself is nothing to be collected, and most of what there is.
+    with multiprocessing.Pool(arguments.processes, gc.freeze, maxtasksperchild=500) as pool:
         for played in _played(pool, arguments):
             schedules += 1
             totals += played.counts
