@@ -235,10 +235,11 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self, executor: Executor | None, func: Callable[..., T], *args: Any
     ) -> asyncio.Future[T]:
         life = LIFE.get(None)
-        future: asyncio.Future[T] = self.create_future()
+        future: asyncio.Future[T] = asyncio.Future(loop=self)
         when = self._now + self._pause(life)
         if executor is not None:
-            when = max(when, self._free_at.get(executor, 0.0) + 1e-7)
+            if (free_at := self._free_at.get(executor, 0.0) + 1e-7) > when:
+                when = free_at
             self._free_at[executor] = when
         self.at(when, self._work, life, executor is not None, future, func, args)
         return future

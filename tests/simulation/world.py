@@ -98,8 +98,10 @@ def _install(world: World, stack: contextlib.ExitStack) -> None:
 
     def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         connection = open_file(path, migrations)
-        # No other process looks at it: each read would ask the kernel for a lock.
+        # No other process looks at it: each read would ask the kernel for a lock. And a short log
+        # is one whose pages are there already.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA wal_autocheckpoint = 64")
         world.named(path.parent.parent.name).opened(connection)
         return connection
 
