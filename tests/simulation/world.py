@@ -2,6 +2,7 @@
 folders reach disk, watcher and databases are bound to those of the world that is being played."""
 
 import contextlib
+import functools
 import itertools
 import logging
 import random
@@ -97,6 +98,8 @@ def _install(world: World, stack: contextlib.ExitStack) -> None:
     open_file = database_module._open
 
     def open_database(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+        if not path.exists():
+            path.write_bytes(_without_rows(open_file, tuple(migrations)))
         connection = open_file(path, migrations)
         # No other process looks at it: each read would ask the kernel for a lock. And a short log
         # is one whose pages are there already.
@@ -143,6 +146,17 @@ def _install(world: World, stack: contextlib.ExitStack) -> None:
 
     put(Session, "__hash__", number)
     stack.callback(_listen(world.trace, world.directory))
+
+
+@functools.cache
+def _without_rows(
+    open_file: Callable[[Path, Sequence[str]], sqlite3.Connection], migrations: tuple[str, ...]
+) -> bytes:
+    """A new database, as a file. To make its tables costs as much as a hundred transactions."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "new.db")
+        open_file(path, migrations).close()
+        return path.read_bytes()
 
 
 def _listen(trace: Trace, directory: Path) -> Callable[[], None]:
