@@ -63,8 +63,12 @@ class Database:
 
         def work_with_sentences() -> T:
             try:
-                with _sentences(self._path):
+                try:
                     return work(self._connection)
+                except Exception:
+                    # Only now: nearly all work goes well.
+                    with _sentences(self._path):
+                        raise
             except DamagedError:
                 _beside(self._path, _MARK).touch()
                 raise

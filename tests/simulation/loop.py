@@ -238,8 +238,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         future: asyncio.Future[T] = asyncio.Future(loop=self)
         when = self._now + self._pause(life)
         if executor is not None:
-            if (free_at := self._free_at.get(executor, 0.0) + 1e-7) > when:
-                when = free_at
+            when = max(when, self._free_at.get(executor, 0.0) + 1e-7)
             self._free_at[executor] = when
         self.at(when, self._work, life, executor is not None, future, func, args)
         return future
