@@ -18,7 +18,9 @@ one and the same entry.
 Versions that are concurrent, each made by someone who saw all of what was there before, are elected
 alike in every order. Where someone replaces or deletes one side of a conflict that others are just
 settling, its old content may stay as a conflict copy, and which of the others shows, if any, may
-depend on who heard what first: nothing is lost, and all devices agree.
+depend on who heard what first: nothing is lost, and all devices agree. Equal contents that were
+written apart are one from when they meet: who deletes one of them may delete both, if others had
+joined them by then.
 """
 
 import datetime
