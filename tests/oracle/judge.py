@@ -1,6 +1,6 @@
 """Compares what the devices show at rest with what the users did: the verdict on one stretch."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tests.oracle.ledger import Ledger, tokens_in, wrong_in
@@ -80,7 +80,7 @@ def _of_device(ledger: Ledger, device: str, tree: Tree) -> Iterator[Violation]:
                 kind = "stale" if place.is_copy else "P2"
                 text = f"token {token} is back, which was overwritten, deleted or renamed here"
                 yield Violation(kind, device, path, text, (token,))
-        yield from _surplus(ledger, device, tree, token, copies)
+        yield from _surplus(ledger, device, tree, token, copies, shown.keys())
 
 
 def _lost(
@@ -127,7 +127,12 @@ def _unexpected(ledger: Ledger, device: str, path: str, token: int) -> Iterator[
 
 
 def _surplus(
-    ledger: Ledger, device: str, tree: Tree, token: int, copies: Iterable[str]
+    ledger: Ledger,
+    device: str,
+    tree: Tree,
+    token: int,
+    copies: Iterable[str],
+    shown: Collection[int],
 ) -> Iterator[Violation]:
     """Copies of a live token that no conflict asked for."""
     listed = [path for path in copies if path not in ledger.own_paths]
@@ -150,7 +155,9 @@ def _surplus(
         text = f"a copy of token {token} of {others} that no conflict asked for"
         is_twin = any(
             _shows(tree, home.path, token)
-            and (ledger.rivals(token, home.path, gone=True) or home.path in ledger.made_directories)
+            and (
+                ledger.late_rivals(token, home.path, shown) or home.path in ledger.made_directories
+            )
             for home in homes
         )
         kind = "P3"

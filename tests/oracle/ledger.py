@@ -8,7 +8,7 @@ and it may be gone, and neither is a violation.
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -127,16 +127,28 @@ class Ledger:
     def places_at(self, path: str) -> list[Place]:
         return [place for place in self.places.values() if place.path == path]
 
-    def rivals(self, token: int, path: str, *, gone: bool = False) -> bool:
+    def rivals(self, token: int, path: str) -> bool:
         """Whether something that the token's writer did not know of was written to its path too,
-        whatever became of it; `gone`: and is surely not there any more."""
-        known = self._known_to(token)
+        whatever became of it."""
         return any(
-            place.token != token
-            and (place.token not in known or place.is_twin)
-            and (not self.may_show(place) if gone else self.may_show(place) or not place.is_old)
-            for place in self.places_at(path)
+            self.may_show(place) or not place.is_old for place in self._unknown_to(token, path)
         )
+
+    def late_rivals(self, token: int, path: str, shown: Collection[int]) -> bool:
+        """Whether there was such a one that is no more, neither there nor among the tokens shown
+        elsewhere."""
+        return any(
+            place.fate is Fate.GONE and place.token not in shown
+            for place in self._unknown_to(token, path)
+        )
+
+    def _unknown_to(self, token: int, path: str) -> list[Place]:
+        known = self._known_to(token)
+        return [
+            place
+            for place in self.places_at(path)
+            if place.token != token and (place.token not in known or place.is_twin)
+        ]
 
     def may_show(self, place: Place) -> bool:
         return place.fate is not Fate.GONE or self._is_contested(place)

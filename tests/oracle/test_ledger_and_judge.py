@@ -148,6 +148,15 @@ def test_a_copy_of_what_won_after_all_is_no_wrong_but_told() -> None:
     assert rules(ledger, {"a (conflict)": file(2)}) == []
 
 
+def test_a_copy_of_what_won_after_all_is_so_though_the_other_might_have_won_by_a_touch() -> None:
+    ledger = edited_apart()
+    ledger.touched("dev2", "a", 1)
+    ledger.ended("dev1", "a", 3)
+    assert rules(ledger, {"a": file(2), "a (conflict)": file(2)}) == ["twin"]
+    tree = {"a": file(2), "a (conflict)": file(2), "a (conflict 2)": file(3)}
+    assert rules(ledger, tree) == ["P3"]
+
+
 def test_a_copy_of_what_won_after_all_over_a_directory_is_no_wrong_but_told() -> None:
     ledger = begun(a=1, b=1)
     edit(ledger, "a", over=1, token=2)
