@@ -8,7 +8,7 @@ would make conflicts of what is none any more.
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from p2psync.core.entry import Entry, Fingerprint, Kind
+from p2psync.core.entry import Entry, Kind
 from p2psync.core.ids import DeviceID
 from p2psync.core.merge import conflict_copy, merge, rank
 from p2psync.core.observe import Observation
@@ -100,18 +100,6 @@ def is_carried_out(decision: Decision, seen: Observation) -> bool:
     and all."""
     winner = decision.winner
     return winner != decision.held and not decision.copies and shows(seen, winner)
-
-
-def was_placed(entry: Entry, over: Fingerprint, displaced: Iterable[Fingerprint]) -> bool:
-    """Whether a file surely was where `over` had been, whatever became of it since, going by what
-    commits displaced from that path. Where files cannot be swapped the new one is among that too
-    when a crash came between the two steps."""
-    found = list(displaced)
-    return (
-        entry.kind == Kind.FILE
-        and any(over.moved(one) for one in found)
-        and not any((one.size, one.mtime_ns) == (entry.size, entry.mtime_ns) for one in found)
-    )
 
 
 def shows(seen: Observation, entry: Entry) -> bool:

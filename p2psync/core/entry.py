@@ -67,16 +67,6 @@ class Fingerprint(NamedTuple):
         """Whether `seen`, a later stat, shows the same object in the same state."""
         return not self.racy and self[:6] == seen[:6]
 
-    def moved(self, seen: "Fingerprint") -> bool:
-        """Whether `seen`, a stat at another path, shows the same object: a rename sets its ctime,
-        and a chmod leaves it the object that it was."""
-        mine = (self.kind, self.size, self.mtime_ns, self.inode)
-        return mine == (seen.kind, seen.size, seen.mtime_ns, seen.inode)
-
-
-UNSEEN = Fingerprint(Kind.FILE, 0, 0, 0, 0, executable=False, racy=True)
-"""Of what may be there but was not looked at: equal to nothing, and never a sign of absence."""
-
 
 class Chunk(NamedTuple):
     """A content-defined piece of a file."""

@@ -167,7 +167,7 @@ class Committer:
                     outcome.stale.append(item)
                 elif not unjudged.keys().isdisjoint(item.paths):
                     # The scan has to tell first what lies there.
-                    outcome.failed.append((item, _unjudged(item)))
+                    outcome.failed.append((item, _refused(item)))
                 else:
                     current.append(item)
             parents = await self._missing_parents(current)
@@ -203,9 +203,9 @@ class Committer:
                 outcome.done.append(item)
             if rows:
                 await self._index.record(rows, settled=settled)
-            not_there = [each for each in placing if done[each].fingerprint is None]
-            if not_there:
-                await self._index.forget_underway(not_there)
+            unplaced = [each for each in placing if done[each].fingerprint is None]
+            if unplaced:
+                await self._index.forget_underway(unplaced)
         unexpected = [p.path for p in parents if done[p.path].outcome is Outcome.CHANGED]
         if unexpected:
             self._local.mark(unexpected)
@@ -237,7 +237,7 @@ class Committer:
         )
 
 
-def _unjudged(item: Item) -> Result:
+def _refused(item: Item) -> Result:
     step = item.step or Step(Action.SET_METADATA, item.path, item.decision.winner, None)
     return Result(step, Outcome.CHANGED)
 

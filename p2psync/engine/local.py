@@ -19,7 +19,7 @@ from p2psync.core.version import Dot
 from p2psync.engine.damaged import Lost, content_meant, identity, lost_contents
 from p2psync.engine.finding import Finder
 from p2psync.engine.moved import Moved, Origin, is_move, unread, without_copies
-from p2psync.engine.placed import judge_underway, placed_unrecorded
+from p2psync.engine.placed import forget_unplaced, placed_unrecorded
 from p2psync.engine.problems import Problems
 from p2psync.engine.reading import Reader
 from p2psync.ports import (
@@ -147,7 +147,7 @@ class LocalChanges:
         try:
             arriving, judged = 0.0, 0
             async with self._turn:
-                await judge_underway(self._index, self._disk)
+                await forget_unplaced(self._index, self._disk)
             moved = Moved(self._index)
             await moved.went(list(self._gone_since))
 
@@ -167,6 +167,7 @@ class LocalChanges:
             )
             for path in found.absent:
                 self._problems.clear("read", path)
+                self._problems.clear("sync", path)
                 self._since.pop(path, None)
             await record(found.changed, found.missing)
             gone = [path for path in found.missing if path not in moved.recorded]
@@ -241,8 +242,7 @@ class LocalChanges:
             refreshed: list[tuple[RelPath, Fingerprint]] = []
             observed = {item.path: _observed(item, hashed.get(item.path)) for item in group}
             placed = await placed_unrecorded(self._index, observed, origins)
-            if placed:
-                await asyncio.to_thread(self._disk.make_durable, list(placed))
+            not_durable = await self._reader.make_durable(list(placed))
             for item in group:
                 content = hashed.get(item.path)
                 if item.fingerprint.kind == Kind.FILE and content is None:
@@ -252,7 +252,8 @@ class LocalChanges:
                 origin = origins.get(item.path)
                 is_here = now is not None and _same(now.fingerprint, read)
                 was_there = origin is not None and held.get(origin.path) == origin.held
-                if not is_here or (item.path in as_it_was and not was_there):
+                unsafe = item.path in not_durable
+                if not is_here or unsafe or (item.path in as_it_was and not was_there):
                     self._look_again(item.path)
                     continue
                 if (found := placed.get(item.path)) is not None:

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from p2psync.core.decide import is_carried_out, is_removal, shows, was_placed
-from p2psync.core.entry import UNSEEN, Entry, Fingerprint
+from p2psync.core.decide import is_carried_out, is_removal, shows
+from p2psync.core.entry import Entry
 from p2psync.core.observe import Observation
 from p2psync.core.relpath import RelPath
 from p2psync.engine.moved import Origin
 from p2psync.engine.wanted import decide_wanted
-from p2psync.ports import Disk, FolderIndex, Offer, Row, Seen
+from p2psync.ports import Disk, FolderIndex, Held, Offer, Seen
 
 
 class Placed(NamedTuple):
@@ -24,47 +24,21 @@ class Placed(NamedTuple):
     settled: list[tuple[RelPath, Offer]]
 
 
-async def judge_underway(index: FolderIndex, disk: Disk) -> None:
-    """Before the disk is looked at in earnest. Where it is as the index says, what was underway was
-    not placed. Where that is not there and surely was, it is recorded first: then what a person did
-    to it since is seen as that."""
-    underway = await index.underway()
+async def forget_unplaced(index: FolderIndex, disk: Disk) -> None:
+    """Where the disk is as the index says, what was underway was not placed."""
+    underway = list(await index.underway())
     if not underway:
         return
-    paths = list(underway)
-    seen = await asyncio.to_thread(disk.look, paths)
-    held = await index.held(paths)
-    displaced = await asyncio.to_thread(disk.displaced, paths)
-    unplaced: list[RelPath] = []
-    rows: list[Row] = []
-    for path, entry in underway.items():
-        now = seen.get(path)
-        known = held[path].fingerprint if path in held else None
-        if _is_as_known(now, known):
-            unplaced.append(path)
-        elif known is None or _may_show(now, entry):
-            continue
-        elif was_placed(entry, known, displaced.get(path, [])):
-            rows.append(Row(path, entry, UNSEEN))
-    if unplaced:
-        await index.forget_underway(unplaced)
-    if rows:
-        await asyncio.to_thread(disk.make_durable, [row.path for row in rows])
-        await index.record(rows)
+    seen = await asyncio.to_thread(disk.look, underway)
+    held = await index.held(underway)
+    unplaced = [path for path in underway if _is_as_known(seen[path], held.get(path))]
+    await index.forget_underway(unplaced)
 
 
-def _is_as_known(seen: Seen | None, known: Fingerprint | None) -> bool:
-    if known is None:
+def _is_as_known(seen: Seen | None, held: Held | None) -> bool:
+    if held is None or held.fingerprint is None:
         return seen is None
-    return seen is not None and known.unchanged(seen.fingerprint)
-
-
-def _may_show(seen: Seen | None, entry: Entry) -> bool:
-    """Only its bytes would tell."""
-    if seen is None:
-        return False
-    mark = seen.fingerprint
-    return (mark.size, mark.mtime_ns) == (entry.size, entry.mtime_ns)
+    return seen is not None and held.fingerprint.unchanged(seen.fingerprint)
 
 
 async def placed_unrecorded(

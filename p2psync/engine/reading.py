@@ -37,12 +37,32 @@ class Reader:
                     unsteady.append(path)
         return results, unsteady
 
+    async def make_durable(self, paths: Sequence[RelPath]) -> set[RelPath]:
+        """Which of them could not be; they become problems."""
+        problems = await asyncio.to_thread(self._sync, paths) if paths else {}
+        for path in paths:
+            if path in problems:
+                self._problems.set("sync", problems[path])
+            else:
+                self._problems.clear("sync", path)
+        return set(problems)
+
     async def is_closed(self, path: RelPath) -> bool:
         """Whether surely nobody has the file open for writing."""
         try:
             return await asyncio.to_thread(self._disk.is_being_written, path) is False
         except (FileChangedError, OSError):
             return False
+
+    def _sync(self, paths: Sequence[RelPath]) -> dict[RelPath, Problem]:
+        """Runs in a worker thread: all at once, and if that fails one by one."""
+        try:
+            self._disk.make_durable(paths)
+        except OSError as error:
+            if len(paths) == 1:
+                return {paths[0]: self._disk.kind_of_problem(error, paths[0])}
+            return {each: why for path in paths for each, why in self._sync([path]).items()}
+        return {}
 
     def _read_each(self, paths: Sequence[RelPath]) -> list[tuple[RelPath, Hashed | Problem | None]]:
         """Runs in a worker thread; None for files that changed meanwhile."""

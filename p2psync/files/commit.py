@@ -216,7 +216,10 @@ class Commit:
     def _placed(self, spot: Spot, made: os.stat_result) -> Fingerprint | None:
         """Of what was placed. A write from now on sets another mtime than the one it came with, so
         the clock's granularity matters for recent ones only."""
-        found = self._find(spot)
+        found = None
+        # It is there, whatever may be told of it.
+        with contextlib.suppress(OSError):
+            found = self._find(spot)
         now_ns = self._now_ns()
         untouched = found is not None and _state(found)[:3] == _state(made)[:3]
         mark = fingerprint_of(found if found is not None and untouched else made, now_ns=now_ns)

@@ -12,6 +12,9 @@ from p2psync.core.entry import Fingerprint, Kind
 
 DIRECTORY = Fingerprint(Kind.DIRECTORY, 0, 0, 0, 0, executable=False, racy=False)
 
+UNSEEN = Fingerprint(Kind.FILE, 0, 0, 0, 0, executable=False, racy=True)
+"""Of what may be there but cannot be looked at: equal to nothing, and never a sign of absence."""
+
 _TICK_NS = 20_000_000
 """The kernel stamps with the time of its last timer tick; the slowest have 100 a second."""
 _COARSE_TICK_NS = 2_000_000_000

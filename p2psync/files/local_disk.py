@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from p2psync.config import TrashConfig
-from p2psync.core.entry import Chunk, Fingerprint, Manifest
+from p2psync.core.entry import Chunk, Manifest
 from p2psync.core.relpath import RelPath, parent
 from p2psync.files import hashing, problems, staging
 from p2psync.files.commit import Commit
@@ -160,10 +160,6 @@ class LocalDisk:
                 unsynced.file(path)
                 unsynced.directory(parent(path))
             unsynced.sync()
-
-    def displaced(self, paths: Sequence[RelPath]) -> dict[RelPath, list[Fingerprint]]:
-        with self._tree() as tree, self._changing:
-            return self._trash.displaced(tree, paths)
 
     def _put_away(self, tree: Tree, slots: Sequence[str], *, damaged: bool) -> None:
         # What cannot be moved now is when the folder is opened next.

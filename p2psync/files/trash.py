@@ -14,13 +14,11 @@ import datetime
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from p2psync import failpoints
 from p2psync.config import TrashConfig
-from p2psync.core.entry import Fingerprint
 from p2psync.core.relpath import INTERNAL, RelPath, ancestors
-from p2psync.files.fingerprint import fingerprint_of
 from p2psync.files.moves import Mover, Spot
 from p2psync.files.root import DAMAGED, TRASH
 from p2psync.files.staging import staging_area
@@ -32,7 +30,6 @@ DAMAGED_AREA = RelPath(f"{INTERNAL}/{DAMAGED}")
 _DISPLACED = re.compile(r"(displaced|damaged)-(\d{4})(\d\d)(\d\d)T(\d{6})-(\d+)")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 _DAY_NS = 86_400 * 10**9
-_FEW_SLOTS = 20
 _Kept = tuple[str, str]
 """The names of a day and of a group's directory in it."""
 
@@ -124,18 +121,6 @@ class Trash:
         if self._sizes is not None and not damaged:
             self._sizes[kept_day, name] = size
 
-    def displaced(self, tree: Tree, paths: Sequence[RelPath]) -> dict[RelPath, list[Fingerprint]]:
-        """What the last few groups displaced from these paths, where it is still here."""
-        found: dict[RelPath, list[Fingerprint]] = {}
-        for day, name in _slots(tree)[-_FEW_SLOTS:]:
-            for path in paths:
-                with contextlib.suppress(OSError):
-                    spot = tree.place(RelPath(f"{_of_day(day)}/{name}/{path}"))
-                    mark = fingerprint_of(tree.system.stat(*spot), now_ns=0)
-                    if mark is not None:
-                        found.setdefault(path, []).append(mark)
-        return found
-
     def recover(self, tree: Tree) -> None:
         """Keep what a crash left displaced."""
         area = staging_area(tree)
@@ -146,9 +131,17 @@ class Trash:
 
     def prune(self, tree: Tree) -> None:
         """Drop what is too old, then the oldest until the rest is small enough."""
-        # If too much is there by what was counted, a person may have emptied it meanwhile.
-        if self._sizes is None or self._excess(self._sizes):
-            self._sizes = _sizes(tree)
+        try:
+            trash = tree.directory(TRASH_AREA)
+        except OSError as error:
+            if error.errno in ABSENT:
+                return
+            raise
+        if self._sizes is None:
+            self._sizes = _sizes(tree, trash)
+        elif self._excess(self._sizes):
+            # A person may have emptied it meanwhile.
+            self._sizes = _sizes(tree, trash)
         for day, name in self._excess(self._sizes):
             discard_tree(tree.directory(_of_day(day)), name)
             del self._sizes[day, name]
@@ -177,26 +170,13 @@ def _of_day(day: str) -> RelPath:
     return RelPath(f"{TRASH_AREA}/{day}")
 
 
-def _sizes(tree: Tree) -> dict[_Kept, int]:
+def _sizes(tree: Tree, trash: int) -> dict[_Kept, int]:
     return {
-        (day, name): _size_of(tree.directory(_of_day(day)), name) or 0 for day, name in _slots(tree)
-    }
-
-
-def _slots(tree: Tree) -> list[_Kept]:
-    """The oldest first."""
-    try:
-        trash = tree.directory(TRASH_AREA)
-    except OSError as error:
-        if error.errno in ABSENT:
-            return []
-        raise
-    return [
-        (day, name)
+        (day, name): _size_of(tree.directory(_of_day(day)), name) or 0
         for day in _directories(tree, trash)
         if _DAY.fullmatch(day)
         for name in _directories(tree, tree.directory(_of_day(day)))
-    ]
+    }
 
 
 def _directories(tree: Tree, directory: int) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
-from p2psync.core.entry import UNSEEN, Fingerprint, Kind
+from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.relpath import (
     INTERNAL,
     RelPath,
@@ -21,7 +21,7 @@ from p2psync.core.relpath import (
     ancestors,
     parse_relpath,
 )
-from p2psync.files.fingerprint import fingerprint_of
+from p2psync.files.fingerprint import UNSEEN, fingerprint_of
 from p2psync.files.mounts import MOUNTS, Absent, absent_disk, remember, remembered
 from p2psync.files.problems import kind_of_problem, readable
 from p2psync.files.tree import ABSENT, Tree

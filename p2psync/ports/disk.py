@@ -199,10 +199,6 @@ class Disk(Protocol):
     def make_durable(self, paths: Sequence[RelPath]) -> None:
         """What is at these paths, and that it is there. Raises OSError when it may not be."""
 
-    def displaced(self, paths: Sequence[RelPath]) -> dict[RelPath, list[Fingerprint]]:
-        """Of what commits have displaced from these paths lately what is still in the trash, where
-        a crash kept it from going there included."""
-
     def kind_of_problem(self, error: OSError, path: str) -> Problem:
         """The error as a sentence and a next step."""
 

@@ -296,6 +296,22 @@ def test_what_was_moved_is_made_durable_with_its_new_name_first(
     assert syncs == (["sync_file_system"] if can else ["fsync it", "fsync b", "fsync a"])
 
 
+def test_what_was_placed_is_told_of_though_it_cannot_be_looked_at(
+    folder: Folder, system: InterposedSystem
+) -> None:
+    change = step(folder.disk, "it", file(b"new"))
+
+    def fall_sick() -> None:
+        system.before = fails("stat", errno.EIO)
+
+    system.after = once("rename_flagged", fall_sick)
+    (result,) = folder.disk.commit([change])
+    system.before = None
+    assert result.outcome is Outcome.DONE
+    assert result.fingerprint is not None and result.fingerprint.racy
+    assert folder.tree() == {"it": b"new"}
+
+
 @pytest.mark.parametrize("can", [True, False])
 def test_what_was_placed_before_is_made_durable_with_its_name(
     folder: Folder, system: InterposedSystem, can: bool

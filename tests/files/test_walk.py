@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2psync.core.entry import UNSEEN, Fingerprint, Kind
+from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.relpath import RelPath, ancestors
 from p2psync.files import walk as walk_module
+from p2psync.files.fingerprint import UNSEEN
 from p2psync.ports import Disk, Outcome, Walk
 from tests.files.folder import Folder, make_folder
 from tests.files.interposed import InterposedSystem, fails, once

@@ -177,7 +177,6 @@ class MemoryDisk:
         self._staged: dict[str, bytearray] = {}
         self._trash: list[bytes] = []
         self._set_aside: list[bytes] = []
-        self._displaced: list[tuple[RelPath, Fingerprint]] = []
         self.written: set[str] = set()
         """Paths that a program has open for writing."""
         self._next_inode = 1
@@ -569,8 +568,6 @@ class MemoryDisk:
             return Result(step, Outcome.FAILED, problem=self.kind_of_problem(error, step.path))
         if found is not None and found.kind == Kind.FILE:
             self._trash.append(found.data)
-        if found is not None and found.kind != Kind.DIRECTORY:
-            self._displaced.append((step.path, self._mark(found)))
         if new is None:
             del self._nodes[step.path]
             return Result(step, Outcome.DONE)
@@ -598,21 +595,11 @@ class MemoryDisk:
             entry.executable,
         )
 
-    def displaced(self, paths: Sequence[RelPath]) -> dict[RelPath, list[Fingerprint]]:
-        with self._lock:
-            self._begin("displaced")
-            found: dict[RelPath, list[Fingerprint]] = {}
-            for path, mark in self._displaced:
-                if path in paths:
-                    found.setdefault(path, []).append(mark)
-            return found
-
     def kind_of_problem(self, error: OSError, path: str) -> Problem:
         return Problem(path, error.strerror or "", "Try something else.")
 
     def prune_trash(self) -> None:
         self._trash.clear()
-        self._displaced.clear()
 
 
 def _is_expected(found: Fingerprint | None, expected: Fingerprint | None) -> bool:

@@ -444,21 +444,6 @@ class DiskContract:
         if old.data:
             assert world.trash() == [b"old"]
 
-    def test_what_was_displaced_lately_is_told_by_its_path(self, world: World) -> None:
-        first = place(world.disk, "it", file(b"1"))
-        second = place(world.disk, "it", file(b"22"))
-        other = place(world.disk, "a", link("target"))
-        apply(world.disk, "it", file(b"3"))
-        apply(world.disk, "a", TOMBSTONE)
-
-        found = world.disk.displaced([rel("it"), rel("a"), rel("b/it")])
-
-        assert found.keys() == {rel("it"), rel("a")}
-        for was, one in zip((first, second), found[rel("it")], strict=True):
-            assert was.moved(one)
-        assert not second.moved(found[rel("it")][0])
-        assert other.moved(*found[rel("a")])
-
     def test_an_empty_directory_is_replaced_by_a_file(self, world: World) -> None:
         world.make_directory("it")
         place(world.disk, "it", file(b"new"))
