@@ -167,7 +167,6 @@ class LocalChanges:
             )
             for path in found.absent:
                 self._problems.clear("read", path)
-                self._problems.clear("sync", path)
                 self._since.pop(path, None)
             await record(found.changed, found.missing)
             gone = [path for path in found.missing if path not in moved.recorded]
@@ -256,6 +255,7 @@ class LocalChanges:
                 if not is_here or unsafe or (item.path in as_it_was and not was_there):
                     self._look_again(item.path)
                     continue
+                self._problems.clear("read", item.path)
                 if (found := placed.get(item.path)) is not None:
                     manifest = content.manifest if content is not None else None
                     rows.append(Row(item.path, found.entry, read, manifest))

@@ -30,7 +30,6 @@ class Reader:
             for path, outcome in part:
                 if isinstance(outcome, Hashed):
                     results[path] = outcome
-                    self._problems.clear("read", path)
                 elif isinstance(outcome, Problem):
                     self._problems.set("read", outcome)
                 else:
@@ -40,11 +39,8 @@ class Reader:
     async def make_durable(self, paths: Sequence[RelPath]) -> set[RelPath]:
         """Which of them could not be; they become problems."""
         problems = await asyncio.to_thread(self._sync, paths) if paths else {}
-        for path in paths:
-            if path in problems:
-                self._problems.set("sync", problems[path])
-            else:
-                self._problems.clear("sync", path)
+        for problem in problems.values():
+            self._problems.set("read", problem)
         return set(problems)
 
     async def is_closed(self, path: RelPath) -> bool:

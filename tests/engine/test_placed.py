@@ -199,11 +199,15 @@ async def test_what_could_not_be_recorded_goes_though_the_deletion_is_pulled_bef
     assert await lab.converge(devices) == {}
 
 
-async def test_what_was_placed_is_durable_before_it_is_recorded(lab: Lab) -> None:
+@pytest.mark.parametrize("kind", ["file", "directory"])
+async def test_what_was_placed_is_durable_before_it_is_recorded(lab: Lab, kind: str) -> None:
     """A power cut would undo it otherwise, and that would look like a deletion made here."""
     ada, bob = await lab.devices("ada bob")
     lab.connect(ada, bob)
-    bob.disk.write("it", "new")
+    if kind == "file":
+        bob.disk.write("it", "new")
+    else:
+        bob.disk.make_directory("it")
     bob.disk.write("other", "new")
     await bob.scan()
     await _offered(lab, ada)
@@ -216,6 +220,24 @@ async def test_what_was_placed_is_durable_before_it_is_recorded(lab: Lab) -> Non
     lab.clock.advance(1)
     await ada.scan()
     assert (await ada.index.held([IT]))[IT].entry.version.dot.replica == bob.index.replica
+    assert not ada.problems.listed()
+
+
+async def test_what_could_not_be_made_durable_is_no_problem_once_it_is_another_thing(
+    lab: Lab,
+) -> None:
+    ada, bob = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    bob.disk.make_directory("it")
+    await bob.scan()
+    await _offered(lab, ada)
+    ada = await _killed_before_recording(lab, ada)
+    ada.disk.fail("make_durable", "it", errno.EIO)
+    await ada.scan()
+    ada.disk.remove("it")
+    ada.disk.link("it", "target")
+    lab.clock.advance(1)
+    await ada.scan()
     assert not ada.problems.listed()
 
 
