@@ -60,9 +60,13 @@ class Dialing:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for device in list(self._wakes):
-                self._start(device)
-            await asyncio.Event().wait()
+            try:
+                for device in list(self._wakes):
+                    self._start(device)
+                await asyncio.Event().wait()
+            finally:
+                # Whoever joins while this ends is dialed after the next start.
+                self._group = None
 
     def set_members(self, members: set[DeviceID]) -> None:
         for device in self._wakes.keys() - members:

@@ -94,3 +94,23 @@ async def test_one_that_lasted_is_made_anew_at_once() -> None:
     await network.turns()
     assert network.dials == 1
     running.cancel()
+
+
+async def test_who_joins_while_it_ends_is_dialed_when_it_runs_again() -> None:
+    async def serve(_: Link) -> None:
+        network.connected = True
+        await asyncio.Event().wait()
+
+    network = Network(serve)
+    network.dialing.set_members(set())
+    running = asyncio.create_task(network.dialing.run())
+    await network.turns()
+    running.cancel()
+    await asyncio.wait([running])
+
+    network.dialing.set_members({PEER})
+    assert network.dials == 0
+    running = asyncio.create_task(network.dialing.run())
+    await network.turns()
+    assert network.dials == 1
+    running.cancel()
