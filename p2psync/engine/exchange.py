@@ -30,6 +30,8 @@ from p2psync.protocol.wire import (
 _ENTRY_ROOM = 400
 """Bytes of an entry beside its path and vector, generously: a batch must fit when unpacked."""
 
+_NOTHING = (-1, -1, -1)
+
 
 class ExchangeOwner(Protocol):
     """What an exchange asks of its folder."""
@@ -68,7 +70,7 @@ class Exchange:
         self._sent: int | None = None
         """Our sequence up to which the peer was told; None until it said what it knows."""
         self._wake = asyncio.Event()
-        self._acknowledged = (-1, -1, -1)
+        self._acknowledged = _NOTHING
         self._acknowledging = asyncio.Lock()
         """So that none overtakes another, and the last that the peer hears is the latest."""
 
@@ -136,6 +138,8 @@ class Exchange:
         if known.epoch == self._index.epoch and not self._index.has_reached(known.sequence):
             await self._begin_anew()
         self._sent = known.sequence if known.epoch == self._index.epoch else 0
+        # A folder that was paused there has missed what it was told meanwhile.
+        self._acknowledged, self._told_need = _NOTHING, None
         self._wake.set()
         # What was offered before can be asked for again.
         self._owner.offers_arrived()

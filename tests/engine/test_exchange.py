@@ -21,6 +21,7 @@ from p2psync.protocol.messages import (
     Hello,
     IndexAck,
     IndexBatch,
+    Status,
 )
 from p2psync.protocol.wire import (
     ENTRIES_IN_BATCH,
@@ -241,6 +242,15 @@ async def test_settling_is_acknowledged_once(peer: Peer) -> None:
     for _ in range(3):
         await peer.exchange.acknowledge()
     assert peer.posted() == [IndexAck(FOLDER, BOBS, 1, 1)]
+
+
+async def test_a_peer_that_offers_anew_is_told_again_what_it_may_have_missed(peer: Peer) -> None:
+    """Its folder may have been paused, though nothing of that was heard here."""
+    for _ in range(2):
+        await peer.offers(sequence=7)
+        await peer.exchange.acknowledge()
+        await peer.exchange._tell_need()
+        assert peer.posted() == [IndexAck(FOLDER, BOBS, 0, 0), Status(FOLDER, 0, 0)]
 
 
 async def test_a_batch_that_comes_again_changes_nothing(peer: Peer) -> None:
