@@ -125,11 +125,8 @@ class Exchange:
         failpoints.reach("exchange.after-sending")
 
     async def on_offer(self, offer: FolderOffer) -> None:
-        cursor = await self._index.cursor(self.peer)
-        if cursor.epoch != offer.epoch:
-            await self._index.reset_peer(self.peer)
-            await self._index.receive(self.peer, Cursor(offer.epoch, 0), [])
-            cursor = Cursor(offer.epoch, 0)
+        # In one step: this may go on when its session has ended and another one is far ahead.
+        cursor = await self._index.follow(self.peer, offer.epoch)
         # An offer may be older than what came since. If the peer's index is, it learns that from
         # our offer and begins a new epoch.
         self.theirs = Cursor(offer.epoch, max(offer.sequence, cursor.sequence))

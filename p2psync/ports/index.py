@@ -196,6 +196,10 @@ class FolderIndex(Protocol):
         """Store a peer's new offers (each replaces its earlier one for that path), drop its
         offers for the paths in `seen`, advance its cursor."""
 
+    async def follow(self, peer: DeviceID, epoch: int) -> Cursor:
+        """Where to go on with the peer's index of that epoch. What was received of another epoch,
+        or all of it on a first meeting, is dropped and begun anew."""
+
     async def reset_peer(self, peer: DeviceID) -> None:
         """Drop the peer's offers and cursor, before a full exchange."""
 

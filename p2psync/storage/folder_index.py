@@ -219,13 +219,27 @@ class SqliteFolderIndex(IndexBase):
     async def wanted_at(self, paths: Sequence[RelPath]) -> dict[RelPath, Wanted]:
         return await self._database.run(lambda connection: peers.wanted_at(connection, paths))
 
-    async def reset_peer(self, peer: DeviceID) -> None:
+    async def follow(self, peer: DeviceID, epoch: int) -> Cursor:
+        cursor = Cursor(epoch, 0)
+
         def change(connection: sqlite3.Connection) -> State:
-            peers.drop_all_offers(connection, peer)
-            peers.store_cursor(connection, peer, Cursor(0, 0))
-            return self._state._replace(counts=measure(connection, held=None, wanted=None))
+            nonlocal cursor
+            known = peers.load_cursor(connection, peer)
+            if known.epoch != epoch:
+                return self._begin_with(connection, peer, cursor)
+            cursor = known
+            return self._state
 
         await self._change(change)
+        return cursor
+
+    async def reset_peer(self, peer: DeviceID) -> None:
+        await self._change(lambda connection: self._begin_with(connection, peer, Cursor(0, 0)))
+
+    def _begin_with(self, connection: sqlite3.Connection, peer: DeviceID, cursor: Cursor) -> State:
+        peers.drop_all_offers(connection, peer)
+        peers.store_cursor(connection, peer, cursor)
+        return self._state._replace(counts=measure(connection, held=None, wanted=None))
 
     async def forget_peer(self, peer: DeviceID) -> None:
         def change(connection: sqlite3.Connection) -> State:

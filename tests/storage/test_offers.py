@@ -205,6 +205,22 @@ async def test_applied_stops_before_the_first_unsettled_offer(index: SqliteFolde
     assert await index.applied(ANNA) == 9
 
 
+async def test_a_peer_is_followed_from_where_it_was_and_anew_in_another_epoch(
+    index: SqliteFolderIndex,
+) -> None:
+    assert await index.follow(ANNA, 1) == Cursor(1, 0)
+    assert await index.cursor(ANNA) == Cursor(1, 0)
+    await index.receive(ANNA, Cursor(1, 4), [(4, RelPath("a"), file("a"))])
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))])
+    await index.set_acknowledged(ANNA, Cursor(7, 8))
+    assert await index.follow(ANNA, 1) == Cursor(1, 4)
+    assert await live(index) == ["a", "b"]
+    assert await index.follow(ANNA, 2) == await index.cursor(ANNA) == Cursor(2, 0)
+    assert await index.acknowledged(ANNA) == Cursor(7, 8)
+    assert await live(index) == ["b"]
+    assert (await index.counts()).need_files == 1
+
+
 async def test_resetting_a_peer_keeps_what_it_acknowledged(index: SqliteFolderIndex) -> None:
     await offered(index, "a")
     await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))])
