@@ -37,6 +37,9 @@ class ExchangeOwner(Protocol):
     """What an exchange asks of its folder."""
 
     def offers_arrived(self) -> None: ...
+    def offers_settled(self) -> None:
+        """What this device lacks is less than before: peers are to hear of it."""
+
     def may_be_mended(self) -> None:
         """A peer that has caught up may hold what is damaged here."""
 
@@ -171,7 +174,10 @@ class Exchange:
                 news.append(item)
             else:
                 seen.append(item[1])
+        lacked = await self._index.counts()
         await self._index.receive(self.peer, Cursor(batch.epoch, batch.upto), news, seen=seen)
+        if seen and await self._index.counts() != lacked:
+            self._owner.offers_settled()
         self.received = batch.upto
         self.theirs = Cursor(batch.epoch, max(self.theirs.sequence, batch.upto))
         if news:

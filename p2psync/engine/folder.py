@@ -303,6 +303,9 @@ class Folder:
         self._puller.notice()
         self.pull()
 
+    def offers_settled(self) -> None:
+        self._announce()
+
     def _help_came(self) -> None:
         self._puller.try_again()
         self.pull()

@@ -59,11 +59,15 @@ class Peer:
         self.index = index
         self.exchange = Exchange(FOLDER, self.session, index, self)
         self.arrived = 0
+        self.settled = 0
         self.rolled = 0
         self.mended = 0
 
     def offers_arrived(self) -> None:
         self.arrived += 1
+
+    def offers_settled(self) -> None:
+        self.settled += 1
 
     def may_be_mended(self) -> None:
         self.mended += 1
@@ -242,6 +246,20 @@ async def test_settling_is_acknowledged_once(peer: Peer) -> None:
     for _ in range(3):
         await peer.exchange.acknowledge()
     assert peer.posted() == [IndexAck(FOLDER, BOBS, 1, 1)]
+
+
+async def test_all_hear_of_it_when_a_peer_takes_back_what_it_offered(peer: Peer) -> None:
+    """It holds now what is held here, and nothing is lacking any more."""
+    entry = link("y", 1, 1)
+    await peer.index.record([row("a", entry)])
+    await peer.offers(sequence=9)
+    await peer.sends(1, (1, RelPath("a"), link("x", 2, 1)))
+    assert peer.settled == 0
+    await peer.sends(2, (2, RelPath("a"), entry), after=1)
+    assert await peer.wanted() == {}
+    assert peer.settled == 1
+    await peer.sends(3, (3, RelPath("a"), entry), after=2)
+    assert peer.settled == 1
 
 
 async def test_a_peer_that_offers_anew_is_told_again_what_it_may_have_missed(peer: Peer) -> None:

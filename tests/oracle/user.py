@@ -171,7 +171,10 @@ class User:
         before = self.found(path)
         if before.kind not in (Kind.FILE, Kind.LINK) or before.token is None:
             raise Missed
-        inode = os.lstat(self._at(path))
+        try:
+            inode = os.lstat(self._at(path))
+        except OSError:
+            raise Missed from None
         displaced = self.found(target).token if over else None
         self.ledger.wrote(target, before.token)
         flags = 0 if over else _NO_REPLACE

@@ -120,6 +120,9 @@ class Device:
     def offers_arrived(self) -> None:
         self.puller.notice()
 
+    def offers_settled(self) -> None:
+        self.announce()
+
     def _help_came(self) -> None:
         self.puller.try_again()
         self.puller.notice()
