@@ -38,7 +38,7 @@ class ExchangeOwner(Protocol):
 
     def offers_arrived(self) -> None: ...
     def offers_settled(self) -> None:
-        """What this device lacks is less than before: peers are to hear of it."""
+        """What this device lacks may be less than before: all peers are to hear of it."""
 
     def may_be_mended(self) -> None:
         """A peer that has caught up may hold what is damaged here."""

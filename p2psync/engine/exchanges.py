@@ -136,7 +136,8 @@ class Exchanges:
             case _:
                 # An offer that came before the folder was added is handled beside the reader.
                 async with exchange.turn:
-                    await self._exchanged(exchange, message, payload)
+                    if self._exchanges.get(session) is exchange:
+                        await self._exchanged(exchange, message, payload)
 
     async def _exchanged(self, exchange: Exchange, message: IndexMessage, payload: bytes) -> None:
         match message:

@@ -159,7 +159,7 @@ class LocalDisk:
             for path in paths:
                 unsynced.file(path)
                 unsynced.directory(parent(path))
-            unsynced.sync()
+            unsynced.sync(one_by_one=len(paths) == 1)
 
     def _put_away(self, tree: Tree, slots: Sequence[str], *, damaged: bool) -> None:
         # What cannot be moved now is when the folder is opened next.

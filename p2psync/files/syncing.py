@@ -50,12 +50,13 @@ class Unsynced:
     def file(self, path: RelPath) -> None:
         self._files.append(path)
 
-    def sync(self, *, many: bool = False) -> None:
-        """All that was named since the last time. `many`: there is more than was named. Raises
-        OSError when something may not be on the disk."""
+    def sync(self, *, many: bool = False, one_by_one: bool = False) -> None:
+        """All that was named since the last time. `many`: there is more than was named;
+        `one_by_one`: an error is to be of just that. Raises OSError when something may not be on
+        the disk."""
         system = self._tree.system
         many = many or bool(self._files) or len(self._directories) > FEW
-        if not many or not sync_file_system(system, self._tree.top):
+        if one_by_one or not many or not sync_file_system(system, self._tree.top):
             for path in self._files:
                 self._sync(path)
             for directory in self._directories:

@@ -197,7 +197,8 @@ class Disk(Protocol):
         `damaged`: what is displaced is kept in a place of its own, for people to look at."""
 
     def make_durable(self, paths: Sequence[RelPath]) -> None:
-        """What is at these paths, and that it is there. Raises OSError when it may not be."""
+        """What is at these paths, and that it is there. Raises OSError when it may not be; of one
+        path alone, only for its own sake."""
 
     def kind_of_problem(self, error: OSError, path: str) -> Problem:
         """The error as a sentence and a next step."""

@@ -324,6 +324,9 @@ def test_what_was_placed_before_is_made_durable_with_its_name(
     folder.disk.make_durable([rel("a/it"), rel("a/gone"), rel("gone/it")])
     syncs = [call for call in calls if "sync" in call]
     assert syncs == (["sync_file_system"] if can else ["fsync it", "fsync a"])
+    calls.clear()
+    folder.disk.make_durable([rel("a/it")])
+    assert [call for call in calls if "sync" in call] == ["fsync it", "fsync a"]
 
 
 def _shown(folder: Folder, name: str, args: tuple[Any, ...]) -> str:

@@ -145,7 +145,7 @@ def _surplus(
         for home in homes
         if not _shows(tree, home.path, token) and _is_contended(ledger, tree, home.path, token)
     ]
-    for path in listed[len(due) :]:
+    for number, path in enumerate(listed[len(due) :]):
         # Renamed away while others, who did not know of that, settled a conflict of it.
         is_stale = any(
             not ledger.may_show(home) and not home.is_old and ledger.rivals(token, home.path)
@@ -162,7 +162,7 @@ def _surplus(
         )
         kind = "P3"
         if not ledger.is_quiet:
-            kind = "stale" if is_stale else "twin" if is_twin else "P3"
+            kind = "stale" if is_stale else "twin" if is_twin and not number else "P3"
         yield Violation(kind, device, path, text, (token,))
 
 

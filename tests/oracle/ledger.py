@@ -73,9 +73,9 @@ class Ledger:
         self.own_paths: set[str] = set()
         """Names that users, not the synchronizer, have given."""
         self.directories: set[str] = set()
+        """Where a directory was at any time."""
         self.made_directories: set[str] = set()
         """Where users have made one."""
-        """Where a directory was at any time."""
         self.torn_paths: set[str] = set()
         """Where a user's own program left an empty file for a moment."""
         self._over: defaultdict[int, set[int]] = defaultdict(set)
@@ -138,7 +138,7 @@ class Ledger:
         """Whether there was such a one that is no more, neither there nor among the tokens shown
         elsewhere."""
         return any(
-            place.fate is Fate.GONE and place.token not in shown
+            place.fate is Fate.GONE and not place.is_old and place.token not in shown
             for place in self._unknown_to(token, path)
         )
 

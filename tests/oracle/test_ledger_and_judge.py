@@ -168,6 +168,20 @@ def test_a_copy_of_what_won_after_all_over_a_directory_is_no_wrong_but_told() ->
     assert rules(ledger, tree) == ["twin"]
 
 
+def test_of_what_won_after_all_more_than_one_copy_is_one_too_many() -> None:
+    ledger = edited_apart()
+    ledger.ended("dev1", "a", 3)
+    tree = {"a": file(2), "a (conflict)": file(2), "a (conflict 2)": file(2)}
+    assert rules(ledger, tree) == ["twin", "P3"]
+
+
+def test_a_copy_of_what_was_written_where_something_old_was_deleted_is_one_too_many() -> None:
+    ledger = begun(a=1)
+    ledger.ended("dev0", "a", 1)
+    ledger.wrote("a", 2)
+    assert rules(ledger, {"a": file(2), "a (conflict)": file(2)}) == ["P3"]
+
+
 def test_a_copy_of_what_won_over_what_is_kept_too_is_one_too_many() -> None:
     ledger = edited_apart()
     tree = {"a": file(2), "a (conflict)": file(3), "a (conflict 2)": file(2)}
