@@ -148,7 +148,9 @@ def _surplus(
     for number, path in enumerate(listed[len(due) :]):
         # Renamed away while others, who did not know of that, settled a conflict of it.
         is_stale = any(
-            not ledger.may_show(home) and not home.is_old and ledger.rivals(token, home.path)
+            not ledger.may_show(home)
+            and not home.is_old
+            and (ledger.rivals(token, home.path) or home.path in ledger.made_directories)
             for home in all_homes
         )
         others = ", ".join(f"“{home.path}”" for home in homes)

@@ -168,6 +168,17 @@ def test_a_copy_of_what_won_after_all_over_a_directory_is_no_wrong_but_told() ->
     assert rules(ledger, tree) == ["twin"]
 
 
+def test_a_copy_of_what_was_renamed_away_from_where_a_directory_came_is_no_wrong_but_told() -> None:
+    ledger = begun()
+    ledger.wrote("a", 1)
+    ledger.ended("dev0", "a", 1)
+    ledger.wrote("b", 1)
+    tree = {"b": file(1), "a (conflict)": file(1)}
+    assert rules(ledger, tree) == ["P3"]
+    ledger.made_directory("a")
+    assert rules(ledger, {"a": Found(Kind.DIRECTORY), **tree}) == ["stale"]
+
+
 def test_of_what_won_after_all_more_than_one_copy_is_one_too_many() -> None:
     ledger = edited_apart()
     ledger.ended("dev1", "a", 3)
