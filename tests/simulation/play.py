@@ -319,6 +319,9 @@ async def _why_not_idle(device: Device) -> str:
         problems = [f"{one.path}: {one.reason}" for one in device.folder.all_problems()]
         if not device.folder._working:
             return "is paused"
+        # Whose index was lost knows of nobody to wait for until it hears of them.
+        if any(not exchange.theirs.epoch for exchange in device.folder._exchanges.all()):
+            return "has not heard of all indexes"
         wanted = [
             f"wanted {each.path} {each.held.entry if each.held else None} <- "
             + ", ".join(f"{offer.entry} of {short_device_id(offer.peer)}" for offer in each.offers)
