@@ -2,7 +2,7 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,12 +37,7 @@ async def _killed_before_recording(lab: Lab, device: Device) -> Device:
     async def killed(*_: object, **__: object) -> int:
         raise _KilledError
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device.index, "record", killed)
-        with pytest.raises(_KilledError):
-            await device.puller.run_until_idle()
-    await lab.stop(device)
-    return await lab.device(device.name, disk=device.disk)
+    return await _killed_in(lab, device, device.index, "record", killed)
 
 
 async def _killed_before_placing(lab: Lab, device: Device) -> Device:
@@ -51,8 +46,14 @@ async def _killed_before_placing(lab: Lab, device: Device) -> Device:
     def killed(*_: object, **__: object) -> list[Result]:
         raise _KilledError
 
+    return await _killed_in(lab, device, device.disk, "commit", killed)
+
+
+async def _killed_in(
+    lab: Lab, device: Device, owner: object, call: str, killed: Callable[..., object]
+) -> Device:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(device.disk, "commit", killed)
+        patch.setattr(owner, call, killed)
         with pytest.raises(_KilledError):
             await device.puller.run_until_idle()
     await lab.stop(device)
@@ -63,6 +64,19 @@ async def _offered(lab: Lab, device: Device) -> None:
     while not (await device.index.counts()).need_files:
         lab.changed.clear()
         await lab.changed.wait()
+
+
+async def _new_offered(lab: Lab, was: str | None = None) -> tuple[Device, Device]:
+    """Two devices that had “it” as it `was`; the second has written it since, and offers it."""
+    ada, bob = devices = await lab.devices("ada bob")
+    lab.connect(ada, bob)
+    if was is not None:
+        bob.disk.write("it", was)
+    await lab.converge(devices)
+    bob.disk.write("it", "new")
+    await bob.scan()
+    await _offered(lab, ada)
+    return ada, bob
 
 
 @pytest.mark.parametrize("was", [None, "old"], ids=["new", "edited"])
@@ -108,14 +122,7 @@ async def test_what_a_killed_process_placed_goes_though_it_was_deleted_elsewhere
     lab: Lab, deleted: str, was: str | None
 ) -> None:
     """Before the kill, or after it and before the restarted process has looked."""
-    ada, bob = devices = await lab.devices("ada bob")
-    lab.connect(ada, bob)
-    if was is not None:
-        bob.disk.write("it", was)
-    await lab.converge(devices)
-    bob.disk.write("it", "new")
-    await bob.scan()
-    await _offered(lab, ada)
+    ada, bob = await _new_offered(lab, was)
 
     async def delete() -> None:
         bob.disk.remove("it")
@@ -151,14 +158,7 @@ async def test_what_a_killed_process_placed_goes_though_it_is_not_judged_before_
     lab: Lab, was: str | None
 ) -> None:
     """The first scan leaves alone what is so new that it may still be written to."""
-    ada, bob = devices = await lab.devices("ada bob")
-    lab.connect(ada, bob)
-    if was is not None:
-        bob.disk.write("it", was)
-    await lab.converge(devices)
-    bob.disk.write("it", "new")
-    await bob.scan()
-    await _offered(lab, ada)
+    ada, bob = await _new_offered(lab, was)
     ada = await _killed_before_recording(lab, ada)
     lab.connect(ada, bob)
     bob.disk.remove("it")
@@ -176,14 +176,7 @@ async def test_what_a_killed_process_placed_goes_though_it_is_not_judged_before_
 async def test_what_could_not_be_recorded_goes_though_the_deletion_is_pulled_before_a_scan(
     lab: Lab, was: str | None
 ) -> None:
-    ada, bob = devices = await lab.devices("ada bob")
-    lab.connect(ada, bob)
-    if was is not None:
-        bob.disk.write("it", was)
-    await lab.converge(devices)
-    bob.disk.write("it", "new")
-    await bob.scan()
-    await _offered(lab, ada)
+    ada, bob = await _new_offered(lab, was)
 
     async def record(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -196,7 +189,7 @@ async def test_what_could_not_be_recorded_goes_though_the_deletion_is_pulled_bef
     await bob.scan()
     await lab.settle()
     await ada.puller.run_until_idle()
-    assert await lab.converge(devices) == {}
+    assert await lab.converge([ada, bob]) == {}
 
 
 @pytest.mark.parametrize("kind", ["file", "directory"])
@@ -260,14 +253,7 @@ async def test_what_somebody_moved_to_where_something_was_to_be_placed_is_a_vers
 
 @pytest.mark.parametrize("was", [None, "old"], ids=["new", "edited"])
 async def test_what_was_not_placed_is_forgotten_by_the_next_scan(lab: Lab, was: str | None) -> None:
-    ada, bob = devices = await lab.devices("ada bob")
-    lab.connect(ada, bob)
-    if was is not None:
-        bob.disk.write("it", was)
-    await lab.converge(devices)
-    bob.disk.write("it", "new")
-    await bob.scan()
-    await _offered(lab, ada)
+    ada, _ = await _new_offered(lab, was)
     ada = await _killed_before_placing(lab, ada)
     assert IT in await ada.index.underway()
     await ada.scan()
