@@ -31,6 +31,8 @@ _ENTRY_ROOM = 400
 """Bytes of an entry beside its path and vector, generously: a batch must fit when unpacked."""
 
 _NOTHING = (-1, -1, -1)
+_FROM_EARLIER = "it was from an earlier time, as a peer knows more of it"
+_MISSED = "a peer that was away has missed deletions that were forgotten meanwhile"
 
 
 class ExchangeOwner(Protocol):
@@ -43,8 +45,8 @@ class ExchangeOwner(Protocol):
     def may_be_mended(self) -> None:
         """A peer that has caught up may hold what is damaged here."""
 
-    def rolled_back(self) -> Coroutine[Any, Any, None]:
-        """A peer knows more of our index than we do: it was restored from an earlier state.
+    def begin_anew(self, reason: str) -> Coroutine[Any, Any, None]:
+        """A peer cannot go on from what it knows of our index.
 
         To do: drop the folder's sessions; then, holding its turn (a new version may be half made
         under the old replica), `renew_replica`. What is held keeps its versions: peers that know
@@ -135,18 +137,30 @@ class Exchange:
         self.theirs = Cursor(offer.epoch, max(offer.sequence, cursor.sequence))
         self.received = cursor.sequence
         known = Cursor(offer.cursor_epoch, offer.cursor_sequence)
-        if known.epoch == self._index.epoch and not self._index.has_reached(known.sequence):
-            await self._begin_anew()
-        self._sent = known.sequence if known.epoch == self._index.epoch else 0
+        if known.epoch == self._index.epoch and known.sequence:
+            await self._check(known)
+        sent = known.sequence if known.epoch == self._index.epoch else 0
+        if sent == 0:
+            await self._index.set_acknowledged(self.peer, Cursor(self._index.epoch, 0))
+        self._sent = sent
         # A folder that was paused there has missed what it was told meanwhile.
         self._acknowledged, self._told_need = _NOTHING, None
         self._wake.set()
         # What was offered before can be asked for again.
         self._owner.offers_arrived()
 
-    async def _begin_anew(self) -> None:
+    async def _check(self, known: Cursor) -> None:
+        """Whether the peer can go on from there."""
+        if not self._index.has_reached(known.sequence):
+            await self._begin_anew(_FROM_EARLIER)
+        elif self._sent is None:
+            acknowledged = await self._index.acknowledged(self.peer)
+            if acknowledged.epoch != known.epoch or acknowledged.sequence > known.sequence:
+                await self._begin_anew(_MISSED)
+
+    async def _begin_anew(self, reason: str) -> None:
         # All exchanges are to hear of it, even if this one ends meanwhile.
-        await whole(self._owner.rolled_back())
+        await whole(self._owner.begin_anew(reason))
 
     async def on_batch(self, batch: IndexBatch, payload: bytes) -> None:
         entries = unpack_entries(payload)
@@ -161,7 +175,7 @@ class Exchange:
             return
         entries = [entry for entry in entries if entry[0] > self.received]
         if self._knows_more_of_us(entries):
-            await self._begin_anew()
+            await self._begin_anew(_FROM_EARLIER)
             return
         held = await self._index.held([path for _, path, _ in entries])
         news: list[SequencedEntry] = []

@@ -314,9 +314,9 @@ class Folder:
         self._mender.hurry()
         self.pull()
 
-    async def rolled_back(self) -> None:
-        """A peer knows more of our index than we do: it is from an earlier time."""
-        _log.warning("the index of folder=%s was from an earlier time; it begins anew", self.name)
+    async def begin_anew(self, reason: str) -> None:
+        """A peer cannot go on from what it knows of our index."""
+        _log.warning("index begins anew folder=%s reason=%s", self.name, reason)
         # In sessions of its own, because in these there are batches under way.
         self._exchanges.drop_sessions(_ANEW)
         async with self.turn:

@@ -44,7 +44,7 @@ class Housekeeping:
         while True:
             try:
                 await asyncio.to_thread(self._disk.prune_trash)
-                await self._drop_tombstones(list(members()))
+                await self._drop_tombstones(members)
                 await self._index.collect_garbage()
                 if self._is_at_rest():
                     await self._clean_staging()
@@ -54,14 +54,18 @@ class Housekeeping:
                 _log.debug("housekeeping put off reason=%s", error)
             await asyncio.sleep(_EVERY_S)
 
-    async def _drop_tombstones(self, members: list[DeviceID]) -> None:
+    async def _drop_tombstones(self, members: Callable[[], Iterable[DeviceID]]) -> None:
         """Those that all acknowledged: whoever did not would bring the deleted file back. While
         something is wanted here none: of a conflict that is not settled yet, the copy that somebody
         deleted would be made again."""
         if (await self._index.counts()).need_files:
             return
-        acknowledged = [await self._index.acknowledged(device) for device in members]
-        if members and all(cursor.epoch == self._index.epoch for cursor in acknowledged):
+        devices = set(members())
+        acknowledged = [await self._index.acknowledged(device) for device in devices]
+        if not devices or any(cursor.epoch != self._index.epoch for cursor in acknowledged):
+            return
+        # One that came meanwhile may have begun to go on from what it knew when it left.
+        if devices == set(members()):
             await self._index.drop_tombstones(min(cursor.sequence for cursor in acknowledged))
 
     async def _clean_staging(self) -> None:

@@ -238,7 +238,9 @@ class FolderIndex(Protocol):
 
     async def set_acknowledged(self, peer: DeviceID, cursor: Cursor) -> None: ...
     async def drop_tombstones(self, sequence: int) -> int:
-        """Remove tombstones recorded at or before `sequence`, unless offers exist for the path."""
+        """Remove tombstones recorded at or before `sequence`, unless offers exist for the path. A
+        peer that has not acknowledged that much counts as having acknowledged nothing: it cannot
+        go on from what it knows."""
 
     async def find_contents(self, contents: Sequence[bytes]) -> dict[bytes, list[RelPath]]:
         """Live held files with these content ids (at most 4 paths for each), not damaged ones."""

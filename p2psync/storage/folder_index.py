@@ -157,7 +157,13 @@ class SqliteFolderIndex(IndexBase):
         await self._write(lambda connection: damage.store_scrub(connection, scrub))
 
     async def drop_tombstones(self, sequence: int) -> int:
-        return await self._write(lambda connection: table.drop_tombstones(connection, sequence))
+        def write(connection: sqlite3.Connection) -> int:
+            dropped = table.drop_tombstones(connection, sequence)
+            if dropped:
+                peers.drop_acknowledged(connection, before=sequence)
+            return dropped
+
+        return await self._write(write)
 
     async def renew_replica(self) -> None:
         def change(connection: sqlite3.Connection) -> State:

@@ -45,9 +45,13 @@ def link(target: str, replica: int, counter: int) -> Entry:
     return Entry(Kind.SYMLINK, version, target.encode())
 
 
+def tombstone(replica: int, counter: int) -> Entry:
+    return Entry(Kind.TOMBSTONE, first_version(Dot(replica, counter), stamp=1, author="bob"))
+
+
 def row(path: str, entry: Entry) -> Row:
     mark = Fingerprint(entry.kind, 1, 1, 1, 1, executable=False, racy=False)
-    return Row(RelPath(path), entry, mark)
+    return Row(RelPath(path), entry, mark if entry.is_live else None)
 
 
 class Peer:
@@ -72,7 +76,7 @@ class Peer:
     def may_be_mended(self) -> None:
         self.mended += 1
 
-    async def rolled_back(self) -> None:
+    async def begin_anew(self, _reason: str) -> None:
         self.rolled += 1
         await self.index.renew_replica()
 
@@ -148,6 +152,7 @@ async def test_nothing_is_sent_before_the_peer_says_what_it_knows(peer: Peer) ->
 async def test_only_what_the_peer_does_not_know_is_sent(peer: Peer) -> None:
     known = await peer.index.record([row("a", link("x", 1, 1))])
     latest = await peer.index.record([row("b", link("x", 1, 2))])
+    await peer.index.set_acknowledged(BOB, Cursor(peer.index.epoch, known))
     await peer.offers(knows=Cursor(peer.index.epoch, known))
     assert await peer.batches() == [(latest, ["b"])]
     assert not peer.exchange.pending
@@ -298,6 +303,7 @@ async def test_batches_say_what_they_join_on_to(peer: Peer) -> None:
         [row(f"{number}", link("x", 1, number + 1)) for number in range(ENTRIES_IN_BATCH + 1)]
     )
     first = peer.index.sequence - ENTRIES_IN_BATCH - 1
+    await peer.index.set_acknowledged(BOB, Cursor(peer.index.epoch, first))
     await peer.offers(knows=Cursor(peer.index.epoch, first))
     sending = asyncio.create_task(peer.exchange.run())
     async with asyncio.timeout(2):
@@ -408,6 +414,52 @@ async def test_a_peer_that_knows_later_rows_than_there_are_shows_a_setback(peer:
 async def test_a_peer_that_knows_a_row_that_never_was_shows_a_setback(peer: Peer) -> None:
     await peer.offers(knows=Cursor(peer.index.epoch, peer.index.sequence - 1))
     assert peer.rolled == 1
+
+
+async def test_a_peer_that_missed_forgotten_deletions_is_sent_all_anew(peer: Peer) -> None:
+    """It was away, and what it wants of then may be nowhere any more."""
+    epoch = peer.index.epoch
+    known = await peer.index.record([row("a", link("x", 1, 1)), row("b", link("x", 1, 2))])
+    await peer.index.set_acknowledged(BOB, Cursor(epoch, known))
+    gone = await peer.index.record([row("a", tombstone(1, 3)), row("c", link("x", 1, 4))])
+    assert await peer.index.drop_tombstones(gone) == 1
+    await peer.offers(knows=Cursor(epoch, known))
+    assert peer.rolled == 1
+    assert peer.index.epoch != epoch
+    assert await peer.batches() == [(gone, ["b", "c"])]
+
+
+async def test_a_peer_that_was_put_back_to_earlier_is_sent_all_anew(peer: Peer) -> None:
+    epoch = peer.index.epoch
+    known = await peer.index.record([row("a", link("x", 1, 1))])
+    latest = await peer.index.record([row("b", link("x", 1, 2))])
+    await peer.index.set_acknowledged(BOB, Cursor(epoch, latest))
+    await peer.offers(knows=Cursor(epoch, known))
+    assert peer.rolled == 1
+
+
+async def test_a_peer_whose_first_exchange_was_cut_short_goes_on_where_it_was(peer: Peer) -> None:
+    """Though nothing that it acknowledged arrived, and deletions were forgotten before it came."""
+    first = await peer.index.record([row("a", tombstone(1, 1)), row("b", link("x", 1, 2))])
+    latest = await peer.index.record([row("c", link("x", 1, 3))])
+    assert await peer.index.drop_tombstones(first) == 1
+    await peer.offers()
+    again = Peer(peer.index)
+    await again.offers(knows=Cursor(peer.index.epoch, first))
+    assert again.rolled == 0
+    assert await again.batches() == [(latest, ["c"])]
+
+
+async def test_a_peer_that_offers_again_in_one_session_may_be_behind_what_it_acknowledged(
+    peer: Peer,
+) -> None:
+    epoch = peer.index.epoch
+    known = await peer.index.record([row("a", link("x", 1, 1))])
+    latest = await peer.index.record([row("b", link("x", 1, 2))])
+    await peer.offers()
+    await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest))
+    await peer.offers(knows=Cursor(epoch, known))
+    assert peer.rolled == 0
 
 
 async def test_a_setback_is_acted_on_though_the_session_that_showed_it_ends(

@@ -209,7 +209,7 @@ async def test_a_session_that_begins_while_the_index_begins_anew_offers_the_old_
         assert not meanwhile.dropped
 
     monkeypatch.setattr(folder.index, "renew_replica", slow_renew)
-    await folder.rolled_back()
+    await folder.begin_anew("it is a test")
     assert meanwhile.dropped
 
 

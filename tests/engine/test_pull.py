@@ -347,6 +347,7 @@ async def test_a_loser_is_tried_again_though_the_winner_cannot_be_had(lab: Lab) 
     later = first_version(Dot(2, 1), stamp=loser.version.stamp + 1, author="bob")
     known = Cursor(cyd.index.epoch, cyd.index.sequence)
     await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)])
+    await cyd.index.set_acknowledged(ada.id, known._replace(sequence=0))
     await offer(ada, BOB, ("it", Entry(Kind.FILE, later, bytes(32), 5)))
     await pull(ada)
     assert ada.disk.tree() == {}
@@ -374,6 +375,7 @@ async def test_a_loser_that_was_heard_of_last_is_kept_later_too(lab: Lab) -> Non
     await offer(ada, BOB, ("it", Entry(Kind.SYMLINK, later, b"theirs")))
     known = Cursor(cyd.index.epoch, cyd.index.sequence)
     await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)])
+    await cyd.index.set_acknowledged(ada.id, known._replace(sequence=0))
     await pull(ada)
     assert ada.disk.tree() == {"it": "theirs"}
     # Cyd itself does nothing meanwhile.

@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from p2psync.core import decide, merge
@@ -107,8 +107,8 @@ def _drops_losers(put: Put) -> None:
 def _forgets_tombstones(put: Put) -> None:
     """Tombstones go as soon as any other device has acknowledged them."""
 
-    async def drop(self: Housekeeping, members: list[Any]) -> None:
-        acknowledged = [await self._index.acknowledged(device) for device in members]
+    async def drop(self: Housekeeping, members: Callable[[], Iterable[Any]]) -> None:
+        acknowledged = [await self._index.acknowledged(device) for device in members()]
         sequences = [each.sequence for each in acknowledged if each.epoch == self._index.epoch]
         if sequences:
             await self._index.drop_tombstones(max(sequences))

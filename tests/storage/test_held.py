@@ -9,6 +9,7 @@ from p2psync.ports import Cursor, Held, Offer, Row
 from p2psync.storage.folder_index import SqliteFolderIndex
 from tests.storage.builders import (
     ANNA,
+    BERT,
     directory,
     file,
     fingerprint_of,
@@ -152,6 +153,20 @@ async def test_tombstones_are_dropped_up_to_a_sequence(index: SqliteFolderIndex)
     assert await index.drop_tombstones(3) == 2
     assert {path for _, path, _ in await index.entries_after(0, 10)} == {"a", "d"}
     assert await index.drop_tombstones(3) == 0
+
+
+async def test_a_peer_that_did_not_acknowledge_a_dropped_tombstone_acknowledged_nothing(
+    index: SqliteFolderIndex,
+) -> None:
+    await index.record([row("a", file("a")), *(row(name, tombstone()) for name in "bcd")])
+    await index.set_acknowledged(ANNA, Cursor(index.epoch, 3))
+    await index.set_acknowledged(BERT, Cursor(index.epoch, 2))
+    assert await index.drop_tombstones(3) == 2
+    assert await index.acknowledged(ANNA) == Cursor(index.epoch, 3)
+    assert await index.acknowledged(BERT) == Cursor(0, 0)
+    await index.set_acknowledged(BERT, Cursor(index.epoch, 2))
+    assert await index.drop_tombstones(3) == 0
+    assert await index.acknowledged(BERT) == Cursor(index.epoch, 2)
 
 
 async def test_a_tombstone_stays_while_its_path_is_offered(index: SqliteFolderIndex) -> None:

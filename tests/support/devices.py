@@ -130,7 +130,7 @@ class Device:
     def may_be_mended(self) -> None:
         self.mender.hurry()
 
-    async def rolled_back(self) -> None:
+    async def begin_anew(self, _reason: str) -> None:
         for session in self.exchanges:
             session.drop("The index of a folder is exchanged anew.")
         async with self.turn:
