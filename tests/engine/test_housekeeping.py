@@ -141,9 +141,7 @@ async def test_a_device_that_comes_back_wants_nothing_that_was_deleted_without_i
     assert await lab.converge([ada, bob]) == {}
 
 
-async def test_nothing_goes_while_a_device_comes(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_goes_while_a_device_comes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be about to go on from what it knew."""
     ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
     await deleted(lab, by=ada, known_to=[bob, cyd], names="it")
