@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,7 +208,10 @@ class DaemonControl:
     async def doctor(self) -> Json:
         # How much is under way: at rest always the same, or something is left behind.
         tasks = len(asyncio.all_tasks())
-        return {"checks": await asyncio.to_thread(self._checks), "tasks": tasks}
+        checks = await asyncio.to_thread(self._checks)
+        # Those of the loop's pool, which starts one more, up to a bound, when all are busy.
+        pooled = sum(thread.name.startswith("asyncio_") for thread in threading.enumerate())
+        return {"checks": checks, "tasks": tasks, "pooled_threads": pooled}
 
     async def shutdown(self) -> Json:
         self._end()

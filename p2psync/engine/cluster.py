@@ -183,6 +183,8 @@ class Cluster:
             if folder.is_shared_with(session.peer):
                 folder.detach(session)
                 session.post(FolderWithdrawn(name))
+                # The peer answers with what it knows by now.
+                self._offers[session.peer].pop(name, None)
 
     async def _attach(self, folder: FolderPeer, session: Session) -> None:
         # While others were attached, another session may have taken its place: nobody would detach

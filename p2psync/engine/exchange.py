@@ -32,7 +32,7 @@ _ENTRY_ROOM = 400
 
 _NOTHING = (-1, -1, -1)
 _FROM_EARLIER = "it was from an earlier time, as a peer knows more of it"
-_MISSED = "a peer that was away has missed deletions that were forgotten meanwhile"
+_MISSED = "a peer that was left out, or put back, may have missed deletions forgotten meanwhile"
 
 
 class ExchangeOwner(Protocol):
@@ -45,8 +45,8 @@ class ExchangeOwner(Protocol):
     def may_be_mended(self) -> None:
         """A peer that has caught up may hold what is damaged here."""
 
-    def begin_anew(self, reason: str) -> Coroutine[Any, Any, None]:
-        """A peer cannot go on from what it knows of our index.
+    def begin_anew(self, epoch: int, reason: str) -> Coroutine[Any, Any, None]:
+        """A peer cannot go on from what it knows of our index of that epoch.
 
         To do: drop the folder's sessions; then, holding its turn (a new version may be half made
         under the old replica), `renew_replica`. What is held keeps its versions: peers that know
@@ -141,7 +141,8 @@ class Exchange:
             await self._check(known)
         sent = known.sequence if known.epoch == self._index.epoch else 0
         if sent == 0:
-            await self._index.set_acknowledged(self.peer, Cursor(self._index.epoch, 0))
+            self.applied_by_peer = Cursor(self._index.epoch, 0)
+            await self._index.set_acknowledged(self.peer, self.applied_by_peer)
         self._sent = sent
         # A folder that was paused there has missed what it was told meanwhile.
         self._acknowledged, self._told_need = _NOTHING, None
@@ -150,17 +151,18 @@ class Exchange:
         self._owner.offers_arrived()
 
     async def _check(self, known: Cursor) -> None:
-        """Whether the peer can go on from there."""
+        """Whether the peer can go on from there in our index."""
         if not self._index.has_reached(known.sequence):
-            await self._begin_anew(_FROM_EARLIER)
-        elif self._sent is None:
+            await self._begin_anew(known.epoch, _FROM_EARLIER)
+        elif known.sequence < self._index.forgotten and self._sent is None:
+            # Unless it was on its way, and nothing was forgotten that it had not got to.
             acknowledged = await self._index.acknowledged(self.peer)
             if acknowledged.epoch != known.epoch or acknowledged.sequence > known.sequence:
-                await self._begin_anew(_MISSED)
+                await self._begin_anew(known.epoch, _MISSED)
 
-    async def _begin_anew(self, reason: str) -> None:
+    async def _begin_anew(self, epoch: int, reason: str) -> None:
         # All exchanges are to hear of it, even if this one ends meanwhile.
-        await whole(self._owner.begin_anew(reason))
+        await whole(self._owner.begin_anew(epoch, reason))
 
     async def on_batch(self, batch: IndexBatch, payload: bytes) -> None:
         entries = unpack_entries(payload)
@@ -175,7 +177,7 @@ class Exchange:
             return
         entries = [entry for entry in entries if entry[0] > self.received]
         if self._knows_more_of_us(entries):
-            await self._begin_anew(_FROM_EARLIER)
+            await self._begin_anew(self._index.epoch, _FROM_EARLIER)
             return
         held = await self._index.held([path for _, path, _ in entries])
         news: list[SequencedEntry] = []
@@ -189,7 +191,10 @@ class Exchange:
             else:
                 seen.append(item[1])
         lacked = await self._index.counts()
-        await self._index.receive(self.peer, Cursor(batch.epoch, batch.upto), news, seen=seen)
+        upto = Cursor(batch.epoch, batch.upto)
+        if not await self._index.receive(self.peer, upto, news, seen=seen, after=self.received):
+            # The own index has begun anew, or another session is ahead: this one ends.
+            return
         if seen and await self._index.counts() != lacked:
             self._owner.offers_settled()
         self.received = batch.upto

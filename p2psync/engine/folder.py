@@ -314,12 +314,17 @@ class Folder:
         self._mender.hurry()
         self.pull()
 
-    async def begin_anew(self, reason: str) -> None:
-        """A peer cannot go on from what it knows of our index."""
-        _log.warning("index begins anew folder=%s reason=%s", self.name, reason)
+    async def begin_anew(self, epoch: int, reason: str) -> None:
+        """A peer cannot go on from what it knows of our index of that epoch."""
+        if epoch != self.index.epoch:
+            return
         # In sessions of its own, because in these there are batches under way.
         self._exchanges.drop_sessions(_ANEW)
         async with self.turn:
+            if epoch != self.index.epoch:
+                # Two peers showed it.
+                return
+            _log.warning("index begins anew folder=%s reason=%s", self.name, reason)
             await self.index.renew_replica()
         # Those that began meanwhile have offered the old epoch.
         self._exchanges.drop_sessions(_ANEW)

@@ -58,15 +58,9 @@ class Housekeeping:
         """Those that all acknowledged: whoever did not would bring the deleted file back. While
         something is wanted here none: of a conflict that is not settled yet, the copy that somebody
         deleted would be made again."""
-        if (await self._index.counts()).need_files:
-            return
-        devices = set(members())
-        acknowledged = [await self._index.acknowledged(device) for device in devices]
-        if not devices or any(cursor.epoch != self._index.epoch for cursor in acknowledged):
-            return
-        # One that came meanwhile may have begun to go on from what it knew when it left.
-        if devices == set(members()):
-            await self._index.drop_tombstones(min(cursor.sequence for cursor in acknowledged))
+        if (await self._index.counts()).need_files == 0:
+            # Nothing may come between: a device that is let in now may go on from what it knew.
+            await self._index.drop_tombstones(list(members()))
 
     async def _clean_staging(self) -> None:
         async with self._turn:

@@ -1,6 +1,6 @@
 """The index of one folder."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -132,6 +132,10 @@ class FolderIndex(Protocol):
         the index was put back to an earlier state since."""
 
     @property
+    def forgotten(self) -> int:
+        """The highest sequence of a tombstone that was dropped; 0 if none was."""
+
+    @property
     def counter(self) -> int:
         """The highest dot counter that `replica` has used."""
 
@@ -192,9 +196,11 @@ class FolderIndex(Protocol):
         offers: Sequence[tuple[int, RelPath, Entry]],
         *,
         seen: Sequence[RelPath] = (),
-    ) -> None:
+        after: int = 0,
+    ) -> bool:
         """Store a peer's new offers (each replaces its earlier one for that path), drop its
-        offers for the paths in `seen`, advance its cursor."""
+        offers for the paths in `seen`, advance its cursor. Nothing of it, and False, where the
+        cursor is of another epoch by now, does not reach `after`, or is beyond already."""
 
     async def follow(self, peer: DeviceID, epoch: int) -> Cursor:
         """Where to go on with the peer's index of that epoch. What was received of another epoch,
@@ -237,10 +243,10 @@ class FolderIndex(Protocol):
         """The own epoch and sequence up to which the peer has applied our index."""
 
     async def set_acknowledged(self, peer: DeviceID, cursor: Cursor) -> None: ...
-    async def drop_tombstones(self, sequence: int) -> int:
-        """Remove tombstones recorded at or before `sequence`, unless offers exist for the path. A
-        peer that has not acknowledged that much counts as having acknowledged nothing: it cannot
-        go on from what it knows."""
+    async def drop_tombstones(self, members: Collection[DeviceID]) -> int:
+        """Remove the tombstones that all of `members` acknowledged, unless offers exist for the
+        path; how many. A peer that has not acknowledged that much, being none of them, counts as
+        having acknowledged nothing from then on."""
 
     async def find_contents(self, contents: Sequence[bytes]) -> dict[bytes, list[RelPath]]:
         """Live held files with these content ids (at most 4 paths for each), not damaged ones."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -24,7 +24,7 @@ from p2psync.ports import (
     Wanted,
 )
 from p2psync.storage import contents as places
-from p2psync.storage import damage
+from p2psync.storage import damage, tombstones
 from p2psync.storage import held as table
 from p2psync.storage import offers as peers
 from p2psync.storage.database import (
@@ -104,7 +104,7 @@ class SqliteFolderIndex(IndexBase):
             peers.drop_offers(connection, settled)
             after = measure(connection, held=recorded, wanted=offered)
             sequence = state.sequence + len(rows)
-            counter = max([state.counter, *_counters_of(state.replica, rows)])
+            counter = max([state.counter, *table.counters_of(state.replica, rows)])
             _store_meta(connection, sequence=sequence, counter=counter)
             failpoints.reach("index.before-recording")
             counts = shifted(state.counts, before=before, after=after)
@@ -156,14 +156,18 @@ class SqliteFolderIndex(IndexBase):
     async def save_scrub(self, scrub: Scrub) -> None:
         await self._write(lambda connection: damage.store_scrub(connection, scrub))
 
-    async def drop_tombstones(self, sequence: int) -> int:
-        def write(connection: sqlite3.Connection) -> int:
-            dropped = table.drop_tombstones(connection, sequence)
-            if dropped:
-                peers.drop_acknowledged(connection, before=sequence)
-            return dropped
+    async def drop_tombstones(self, members: Collection[DeviceID]) -> int:
+        dropped: list[int] = []
 
-        return await self._write(write)
+        def change(connection: sqlite3.Connection) -> State:
+            nonlocal dropped
+            dropped = tombstones.drop(connection, members, self._state.epoch)
+            forgotten = max(self._state.forgotten, *dropped, 0)
+            _store_meta(connection, forgotten=forgotten)
+            return self._state._replace(forgotten=forgotten)
+
+        await self._change(change)
+        return len(dropped)
 
     async def renew_replica(self) -> None:
         def change(connection: sqlite3.Connection) -> State:
@@ -191,15 +195,23 @@ class SqliteFolderIndex(IndexBase):
         offers: Sequence[tuple[int, RelPath, Entry]],
         *,
         seen: Sequence[RelPath] = (),
-    ) -> None:
+        after: int = 0,
+    ) -> bool:
+        joined = False
+
         def change(connection: sqlite3.Connection) -> None:
-            peers.drop_offers_at(connection, peer, seen)
-            peers.store_offers(connection, peer, offers)
-            peers.store_cursor(connection, peer, cursor)
-            failpoints.reach("index.before-receiving")
+            nonlocal joined
+            known = peers.load_cursor(connection, peer)
+            joined = known.epoch in (0, cursor.epoch) and after <= known.sequence <= cursor.sequence
+            if joined:
+                peers.drop_offers_at(connection, peer, seen)
+                peers.store_offers(connection, peer, offers)
+                peers.store_cursor(connection, peer, cursor)
+                failpoints.reach("index.before-receiving")
 
         await self._change_offers([*seen, *(path for _, path, _ in offers)], change)
         failpoints.reach("index.after-receiving")
+        return joined
 
     async def settle(self, settled: Sequence[tuple[RelPath, Offer]]) -> None:
         await self._change_offers(
@@ -348,7 +360,7 @@ async def _open(
             meta = dict(connection.execute("SELECT name, value FROM meta"))
             if not meta:
                 meta = {"epoch": _draw(randomness), "sequence": 0, "counter": 0}
-            meta = _in_new_life(meta, randomness)
+            meta = _in_new_life({"forgotten": 0, **meta}, randomness)
             least = now_ns // 1000
             if least > meta["sequence"]:
                 connection.execute("INSERT INTO gaps VALUES (?, ?)", (meta["sequence"], least))
@@ -382,12 +394,3 @@ def _draw(randomness: Callable[[int], bytes]) -> int:
 
 def _store_meta(connection: sqlite3.Connection, **values: int) -> None:
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
-
-
-def _counters_of(replica: int, rows: Iterable[Row]) -> Iterator[int]:
-    """The replica's counters that the rows' versions have seen, their dots included."""
-    for row in rows:
-        version = row.entry.version
-        for author, counter in (version.dot, *version.vector):
-            if author == replica:
-                yield counter

@@ -132,12 +132,13 @@ def drop_underway(connection: sqlite3.Connection, paths: Iterable[RelPath]) -> N
     )
 
 
-def drop_tombstones(connection: sqlite3.Connection, sequence: int) -> int:
-    return connection.execute(
-        "DELETE FROM held WHERE kind = 0 AND sequence <= ? "
-        "AND NOT EXISTS (SELECT 1 FROM wanted WHERE wanted.path = held.path)",
-        (sequence,),
-    ).rowcount
+def counters_of(replica: int, rows: Iterable[Row]) -> Iterator[int]:
+    """The replica's counters that the rows' versions have seen, their dots included."""
+    for row in rows:
+        version = row.entry.version
+        for author, counter in (version.dot, *version.vector):
+            if author == replica:
+                yield counter
 
 
 def _select(

@@ -19,6 +19,7 @@ class State(NamedTuple):
     epoch: int
     sequence: int
     counter: int
+    forgotten: int
     counts: Counts
     gaps: tuple[tuple[int, int], ...]
     """Between the two numbers of each, `sequence` leapt at a start."""
@@ -59,6 +60,10 @@ class IndexBase:
     @property
     def counter(self) -> int:
         return self._state.counter
+
+    @property
+    def forgotten(self) -> int:
+        return self._state.forgotten
 
     def has_reached(self, sequence: int) -> bool:
         return sequence <= self.sequence and not any(

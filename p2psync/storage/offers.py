@@ -169,15 +169,6 @@ def store_acknowledged(connection: sqlite3.Connection, peer: DeviceID, cursor: C
     )
 
 
-def drop_acknowledged(connection: sqlite3.Connection, *, before: int) -> None:
-    """Of the peers that have not acknowledged the sequence `before`."""
-    connection.execute(
-        "UPDATE peers SET acknowledged_epoch = 0, acknowledged_sequence = 0 "
-        "WHERE acknowledged_sequence < ?",
-        (before,),
-    )
-
-
 def load_participants(connection: sqlite3.Connection) -> list[DeviceID]:
     rows = connection.execute("SELECT device FROM peers WHERE epoch > 0 ORDER BY id")
     return [DeviceID(device) for (device,) in rows]

@@ -1,6 +1,7 @@
 """Which device a person means, and how much is under way."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,3 +67,20 @@ async def test_doctor_counts_the_tasks_that_are_under_way() -> None:
         task.cancel()
     await asyncio.wait(left)
     assert (await control.doctor())["tasks"] == before
+
+
+async def test_doctor_counts_the_threads_of_the_pool() -> None:
+    control = _control()
+    go_on = threading.Event()
+    waiting = [asyncio.create_task(asyncio.to_thread(go_on.wait)) for _ in range(3)]
+    other = threading.Thread(target=go_on.wait)
+    other.start()
+    # They begin.
+    await asyncio.sleep(0)
+    try:
+        # Those that wait, and the one that looks.
+        assert (await control.doctor())["pooled_threads"] == 4
+    finally:
+        go_on.set()
+        await asyncio.wait(waiting)
+        other.join()

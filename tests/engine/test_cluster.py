@@ -252,6 +252,20 @@ async def test_a_member_is_answered_about_folders_shared_with_it_and_about_no_ot
     assert site.folder.stored == [asked]
 
 
+async def test_a_folder_that_comes_back_is_not_given_the_offer_of_before(site: Site) -> None:
+    """What it says the peer knows has been overtaken; the peer answers with a new one."""
+    bob = await site.meet(BOB)
+    await bob.say(offer(1))
+    await bob.is_up_to_date()
+    assert site.folder.stored == [offer(1)]
+    site.cluster.remove_folder("folder")
+    await site.cluster.add_folder(site.folder)
+    assert site.folder.stored == [offer(1)]
+    await bob.say(offer(2))
+    await bob.is_up_to_date()
+    assert site.folder.stored == [offer(1), offer(2)]
+
+
 async def test_peers_are_told_what_is_understood(site: Site) -> None:
     bob = site.link(BOB)
     (hello,) = await bob.listen(Hello)

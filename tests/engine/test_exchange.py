@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -36,6 +37,7 @@ from tests.support.manual_clock import ManualClock
 from tests.support.memory_link import linked
 
 BOB = device_id("bob")
+CYD = device_id("cyd")
 BOBS = 7
 """Epoch of the peer's index."""
 
@@ -76,7 +78,7 @@ class Peer:
     def may_be_mended(self) -> None:
         self.mended += 1
 
-    async def begin_anew(self, _reason: str) -> None:
+    async def begin_anew(self, _epoch: int, _reason: str) -> None:
         self.rolled += 1
         await self.index.renew_replica()
 
@@ -422,30 +424,47 @@ async def test_a_peer_that_missed_forgotten_deletions_is_sent_all_anew(peer: Pee
     known = await peer.index.record([row("a", link("x", 1, 1)), row("b", link("x", 1, 2))])
     await peer.index.set_acknowledged(BOB, Cursor(epoch, known))
     gone = await peer.index.record([row("a", tombstone(1, 3)), row("c", link("x", 1, 4))])
-    assert await peer.index.drop_tombstones(gone) == 1
+    await peer.index.set_acknowledged(CYD, Cursor(epoch, gone))
+    assert await peer.index.drop_tombstones([CYD]) == 1
     await peer.offers(knows=Cursor(epoch, known))
     assert peer.rolled == 1
     assert peer.index.epoch != epoch
     assert await peer.batches() == [(gone, ["b", "c"])]
 
 
-async def test_a_peer_that_was_put_back_to_earlier_is_sent_all_anew(peer: Peer) -> None:
+async def test_a_peer_that_was_left_out_goes_on_if_no_deletion_was_forgotten(peer: Peer) -> None:
     epoch = peer.index.epoch
     known = await peer.index.record([row("a", link("x", 1, 1))])
-    latest = await peer.index.record([row("b", link("x", 1, 2))])
+    latest = await peer.index.record([row("a", tombstone(1, 2))])
+    await peer.index.set_acknowledged(BOB, Cursor(epoch, known))
+    await peer.index.forget_peer(BOB)
+    await peer.offers(knows=Cursor(epoch, known))
+    assert peer.rolled == 0
+    assert await peer.batches() == [(latest, ["a"])]
+
+
+async def test_a_peer_that_was_put_back_behind_forgotten_deletions_is_sent_all_anew(
+    peer: Peer,
+) -> None:
+    epoch = peer.index.epoch
+    known = await peer.index.record([row("a", link("x", 1, 1))])
+    latest = await peer.index.record([row("a", tombstone(1, 2))])
     await peer.index.set_acknowledged(BOB, Cursor(epoch, latest))
+    assert await peer.index.drop_tombstones([BOB]) == 1
     await peer.offers(knows=Cursor(epoch, known))
     assert peer.rolled == 1
 
 
 async def test_a_peer_whose_first_exchange_was_cut_short_goes_on_where_it_was(peer: Peer) -> None:
     """Though nothing that it acknowledged arrived, and deletions were forgotten before it came."""
-    first = await peer.index.record([row("a", tombstone(1, 1)), row("b", link("x", 1, 2))])
-    latest = await peer.index.record([row("c", link("x", 1, 3))])
-    assert await peer.index.drop_tombstones(first) == 1
+    epoch = peer.index.epoch
+    first = await peer.index.record([row("b", link("x", 1, 2))])
+    latest = await peer.index.record([row("a", tombstone(1, 1)), row("c", link("x", 1, 3))])
+    await peer.index.set_acknowledged(CYD, Cursor(epoch, latest))
+    assert await peer.index.drop_tombstones([CYD]) == 1
     await peer.offers()
     again = Peer(peer.index)
-    await again.offers(knows=Cursor(peer.index.epoch, first))
+    await again.offers(knows=Cursor(epoch, first))
     assert again.rolled == 0
     assert await again.batches() == [(latest, ["c"])]
 
@@ -455,11 +474,42 @@ async def test_a_peer_that_offers_again_in_one_session_may_be_behind_what_it_ack
 ) -> None:
     epoch = peer.index.epoch
     known = await peer.index.record([row("a", link("x", 1, 1))])
-    latest = await peer.index.record([row("b", link("x", 1, 2))])
+    latest = await peer.index.record([row("a", tombstone(1, 2))])
     await peer.offers()
     await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest))
+    assert await peer.index.drop_tombstones([BOB]) == 1
     await peer.offers(knows=Cursor(epoch, known))
     assert peer.rolled == 0
+
+
+async def test_a_peer_that_begins_anew_is_heard_when_it_acknowledges_the_same_again(
+    peer: Peer,
+) -> None:
+    latest = await peer.index.record([row("a", link("x", 1, 1))])
+    told = Cursor(peer.index.epoch, latest)
+    for _ in range(2):
+        await peer.offers()
+        assert await peer.index.acknowledged(BOB) == told._replace(sequence=0)
+        await peer.exchange.on_ack(IndexAck(FOLDER, told.epoch, latest, latest))
+        assert await peer.index.acknowledged(BOB) == told
+
+
+async def test_a_batch_that_the_own_index_overtook_by_beginning_anew_is_not_stored(
+    peer: Peer,
+) -> None:
+    """What was received before it is gone, and the next session asks for all."""
+    await peer.offers(sequence=20)
+    await peer.sends(10, (5, RelPath("x"), link("t", 9, 1)))
+    receive = peer.index.receive
+
+    async def overtaken(*args: Any, **options: Any) -> bool:
+        await peer.index.renew_replica()
+        return await receive(*args, **options)
+
+    peer.index.receive = overtaken  # type: ignore[method-assign]
+    await peer.sends(20, (15, RelPath("y"), link("t", 9, 2)), after=10)
+    assert await peer.index.cursor(BOB) == Cursor(BOBS, 0)
+    assert await peer.wanted() == {}
 
 
 async def test_a_setback_is_acted_on_though_the_session_that_showed_it_ends(

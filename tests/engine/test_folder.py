@@ -1,6 +1,7 @@
 """What a folder says of a disk or an index that cannot be used, and for how long."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ class _NoWatcher:
 
 @pytest.fixture
 async def index(tmp_path: Path) -> AsyncIterator[SqliteFolderIndex]:
-    opened = await open_folder_index(tmp_path / "index.db", randomness=bytes, now_ns=1)
+    opened = await open_folder_index(
+        tmp_path / "index.db", randomness=random.Random(1).randbytes, now_ns=1
+    )
     yield opened
     await opened.close()
 
@@ -209,8 +212,25 @@ async def test_a_session_that_begins_while_the_index_begins_anew_offers_the_old_
         assert not meanwhile.dropped
 
     monkeypatch.setattr(folder.index, "renew_replica", slow_renew)
-    await folder.begin_anew("it is a test")
+    await folder.begin_anew(folder.index.epoch, "it is a test")
     assert meanwhile.dropped
+
+
+async def test_what_two_peers_show_makes_the_index_begin_anew_once(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew = folder.index.renew_replica
+    epochs = []
+
+    async def counted() -> None:
+        epochs.append(folder.index.epoch)
+        await renew()
+
+    monkeypatch.setattr(folder.index, "renew_replica", counted)
+    shown = folder.index.epoch
+    await asyncio.gather(*(folder.begin_anew(shown, "it is a test") for _ in range(2)))
+    await folder.begin_anew(shown, "it is a test")
+    assert epochs == [shown]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable
 import pytest
 
 from p2psync.core.entry import Kind
-from p2psync.core.ids import DeviceID
 from p2psync.engine.housekeeping import Housekeeping
 from p2psync.ports import Cursor, FolderIndex
 from p2psync.protocol.messages import AnyMessage, FolderDigest
@@ -139,23 +138,6 @@ async def test_a_device_that_comes_back_wants_nothing_that_was_deleted_without_i
     assert await tombstones(ada) == []
     lab.connect(ada, bob)
     assert await lab.converge([ada, bob]) == {}
-
-
-async def test_nothing_goes_while_a_device_comes(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may be about to go on from what it knew."""
-    ada, bob, cyd = await lab.devices(ADA_BOB_CYD)
-    await deleted(lab, by=ada, known_to=[bob, cyd], names="it")
-    lab.connect(ada, bob)
-    await lab.converge([ada, bob])
-    members, acknowledged = [bob.id], ada.index.acknowledged
-
-    async def meanwhile(device: DeviceID) -> Cursor:
-        members.append(cyd.id)
-        return await acknowledged(device)
-
-    monkeypatch.setattr(ada.index, "acknowledged", meanwhile)
-    await housekeeping(ada)._drop_tombstones(lambda: members)
-    assert await tombstones(ada) == ["it"]
 
 
 async def test_without_a_member_tombstones_stay_for_whoever_may_come(lab: Lab, ada: Device) -> None:

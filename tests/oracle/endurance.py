@@ -60,7 +60,7 @@ def endure(
             def at_rest() -> None:
                 time.sleep(_CALM_S)
                 for name, device in names.items():
-                    gauges.rest(name, _tasks(device))
+                    gauges.rest(name, *_counts(device))
                 run.steady = spared(gauges.seconds / plan.seconds)
                 for one in run.outcome.violations[len(told) :]:
                     told.append(one)
@@ -86,8 +86,10 @@ def _process_of(device: Device) -> ProcessOf:
     return pid
 
 
-def _tasks(device: Device) -> int:
-    return int(ControlClient(device.home).call("doctor")["tasks"])
+def _counts(device: Device) -> tuple[int, int]:
+    """Of tasks, and of threads in its pool."""
+    told = ControlClient(device.home).call("doctor")
+    return int(told["tasks"]), int(told["pooled_threads"])
 
 
 def _last_look(system: P2psync) -> list[str]:

@@ -70,9 +70,10 @@ class Gauges(Beside):
         """Since the beginning."""
         return time.monotonic() - self._began
 
-    def rest(self, device: str, tasks: int) -> None:
-        """Read a device that is at rest and has so many tasks. Of some looks one after the other
-        the lowest counts, because a connection that has just been answered may still be open."""
+    def rest(self, device: str, tasks: int, pooled: int) -> None:
+        """Read a device that is at rest and has so many tasks, and so many threads in its pool. Of
+        some looks one after the other the lowest counts, because a connection that has just been
+        answered may still be open."""
         pid = self._devices[device]()
         if pid is None:
             return
@@ -83,7 +84,7 @@ class Gauges(Beside):
             self._stop.wait(_BETWEEN_LOOKS_S)
         if looks:
             memory, descriptors, threads = map(min, zip(*looks, strict=True))
-            reading = Reading(self.seconds, memory, descriptors, threads, tasks)
+            reading = Reading(self.seconds, memory, descriptors, threads - pooled, tasks)
             with self._lock:
                 self._life(device, pid, looks[-1]).rests.append(reading)
             self._write(device, pid, looks[-1], str(tasks))

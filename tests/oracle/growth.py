@@ -39,6 +39,7 @@ class Reading:
     """Bytes, resident."""
     descriptors: int
     threads: int
+    """Beside those of the pool, which grows up to a bound and never shrinks."""
     tasks: int
 
 

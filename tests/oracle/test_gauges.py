@@ -44,13 +44,13 @@ def test_a_new_process_begins_a_new_life_and_the_longest_is_told(tmp_path: Path)
     now: list[int | None] = [os.getpid()]
     try:
         with Gauges({"dev0": lambda: now[0], "dev1": lambda: None}, tmp_path / "record") as gauges:
-            gauges.rest("dev0", 5)
-            gauges.rest("dev0", 6)
+            gauges.rest("dev0", 5, 0)
+            gauges.rest("dev0", 6, 0)
             now[0] = other.pid
-            gauges.rest("dev0", 7)
+            gauges.rest("dev0", 7, 0)
             now[0] = None
-            gauges.rest("dev0", 8)
-            gauges.rest("dev1", 8)
+            gauges.rest("dev0", 8, 0)
+            gauges.rest("dev1", 8, 0)
     finally:
         other.kill()
         other.wait()
@@ -62,3 +62,11 @@ def test_a_new_process_begins_a_new_life_and_the_longest_is_told(tmp_path: Path)
     assert longest.pid == os.getpid()
     assert longest.peaks["memory"] >= longest.rests[0].memory
     assert len((tmp_path / "record").read_text().splitlines()) >= 4
+
+
+def test_threads_of_the_pool_are_not_counted(tmp_path: Path) -> None:
+    with Gauges({"dev0": os.getpid}, tmp_path / "record") as gauges:
+        gauges.rest("dev0", 5, 0)
+        gauges.rest("dev0", 5, 1)
+    (life,) = gauges.longest()
+    assert [one.threads for one in life.rests] == [life.rests[0].threads, life.rests[0].threads - 1]

@@ -108,10 +108,8 @@ def _forgets_tombstones(put: Put) -> None:
     """Tombstones go as soon as any other device has acknowledged them."""
 
     async def drop(self: Housekeeping, members: Callable[[], Iterable[Any]]) -> None:
-        acknowledged = [await self._index.acknowledged(device) for device in members()]
-        sequences = [each.sequence for each in acknowledged if each.epoch == self._index.epoch]
-        if sequences:
-            await self._index.drop_tombstones(max(sequences))
+        for device in members():
+            await self._index.drop_tombstones([device])
 
     put(Housekeeping, "_drop_tombstones", drop)
 

@@ -5,11 +5,9 @@ import msgspec
 
 from p2psync.core.entry import Fingerprint, Kind
 from p2psync.core.relpath import RelPath
-from p2psync.ports import Cursor, Held, Offer, Row
+from p2psync.ports import Held, Row
 from p2psync.storage.folder_index import SqliteFolderIndex
 from tests.storage.builders import (
-    ANNA,
-    BERT,
     directory,
     file,
     fingerprint_of,
@@ -146,36 +144,6 @@ async def test_entries_after_a_sequence_are_in_order_and_include_tombstones(
     assert [number for number, _, _ in await index.entries_after(4, 3)] == [5, 6, 7]
     assert (await index.entries_after(4, 1))[0] == (5, RelPath("a/gone"), tombstone())
     assert await index.entries_after(len(TREE), 3) == []
-
-
-async def test_tombstones_are_dropped_up_to_a_sequence(index: SqliteFolderIndex) -> None:
-    await index.record([row("a", file("a")), *(row(name, tombstone()) for name in "bcd")])
-    assert await index.drop_tombstones(3) == 2
-    assert {path for _, path, _ in await index.entries_after(0, 10)} == {"a", "d"}
-    assert await index.drop_tombstones(3) == 0
-
-
-async def test_a_peer_that_did_not_acknowledge_a_dropped_tombstone_acknowledged_nothing(
-    index: SqliteFolderIndex,
-) -> None:
-    await index.record([row("a", file("a")), *(row(name, tombstone()) for name in "bcd")])
-    await index.set_acknowledged(ANNA, Cursor(index.epoch, 3))
-    await index.set_acknowledged(BERT, Cursor(index.epoch, 2))
-    assert await index.drop_tombstones(3) == 2
-    assert await index.acknowledged(ANNA) == Cursor(index.epoch, 3)
-    assert await index.acknowledged(BERT) == Cursor(0, 0)
-    await index.set_acknowledged(BERT, Cursor(index.epoch, 2))
-    assert await index.drop_tombstones(3) == 0
-    assert await index.acknowledged(BERT) == Cursor(index.epoch, 2)
-
-
-async def test_a_tombstone_stays_while_its_path_is_offered(index: SqliteFolderIndex) -> None:
-    await index.record([row("a", tombstone()), row("b", tombstone())])
-    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
-    assert await index.drop_tombstones(2) == 1
-    assert set(await index.held([RelPath("a"), RelPath("b")])) == {"a"}
-    await index.settle([(RelPath("a"), Offer(ANNA, 1, file("a")))])
-    assert await index.drop_tombstones(2) == 1
 
 
 async def test_conflicts_are_the_copies_that_live(index: SqliteFolderIndex) -> None:

@@ -129,11 +129,27 @@ async def test_settling_keeps_what_replaced_the_offer_meanwhile(
 ) -> None:
     first = Offer(ANNA, 1, file("a"))
     await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), first.entry)])
+    await index.follow(ANNA, 2)
     await index.receive(ANNA, Cursor(2, 2), [(later.sequence, RelPath("a"), later.entry)])
     await index.settle([(RelPath("a"), first)])
     await index.record([row("b", file("b"))], settled=[(RelPath("a"), first)])
     (found,) = await index.wanted(limit=9, tombstones=False)
     assert found.offers == (later,)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "after"), [(Cursor(1, 9), 5), (Cursor(2, 9), 0), (Cursor(1, 3), 2)]
+)
+async def test_what_does_not_join_on_is_not_received(
+    index: SqliteFolderIndex, cursor: Cursor, after: int
+) -> None:
+    await index.receive(ANNA, Cursor(1, 4), [(4, RelPath("a"), file("a"))])
+    late = [(9, RelPath("b"), file("b"))]
+    assert not await index.receive(ANNA, cursor, late, seen=[RelPath("a")], after=after)
+    assert await live(index) == ["a"]
+    assert await index.cursor(ANNA) == Cursor(1, 4)
+    assert await index.receive(ANNA, Cursor(1, 9), late, seen=[RelPath("a")], after=4)
+    assert await live(index) == ["b"]
 
 
 async def test_a_path_is_skipped_until_something_else_is_offered_for_it(

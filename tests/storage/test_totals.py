@@ -80,7 +80,8 @@ async def some_change(index: SqliteFolderIndex, source: random.Random) -> None:
         case 5:
             await index.settle(pairs)
         case 6:
-            await index.drop_tombstones(index.sequence)
+            await index.set_acknowledged(BERT, Cursor(index.epoch, index.sequence))
+            await index.drop_tombstones([BERT])
         case 7:
             await source.choice([index.reset_peer, index.forget_peer])(ANNA)
 

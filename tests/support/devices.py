@@ -130,11 +130,12 @@ class Device:
     def may_be_mended(self) -> None:
         self.mender.hurry()
 
-    async def begin_anew(self, _reason: str) -> None:
+    async def begin_anew(self, epoch: int, _reason: str) -> None:
         for session in self.exchanges:
             session.drop("The index of a folder is exchanged anew.")
         async with self.turn:
-            await self.index.renew_replica()
+            if epoch == self.index.epoch:
+                await self.index.renew_replica()
 
     async def handle(self, session: Session, message: AnyMessage, payload: bytes) -> None:
         exchange = self.exchanges[session]

@@ -1,0 +1,30 @@
+"""Tombstones that nobody needs any more.
+
+Over a connection, for use in the database's thread, inside a transaction.
+"""
+
+import sqlite3
+from collections.abc import Collection
+
+from p2psync.core.ids import DeviceID
+from p2psync.storage.offers import load_acknowledged
+
+
+def drop(connection: sqlite3.Connection, members: Collection[DeviceID], epoch: int) -> list[int]:
+    """As `ports.FolderIndex.drop_tombstones`; their sequences."""
+    acknowledged = [load_acknowledged(connection, device) for device in members]
+    if not acknowledged or any(cursor.epoch != epoch for cursor in acknowledged):
+        return []
+    rows = connection.execute(
+        "DELETE FROM held WHERE kind = 0 AND sequence <= ? "
+        "AND NOT EXISTS (SELECT 1 FROM wanted WHERE wanted.path = held.path) RETURNING sequence",
+        (min(cursor.sequence for cursor in acknowledged),),
+    )
+    dropped = [sequence for (sequence,) in rows]
+    # Only of those that are no members.
+    connection.execute(
+        "UPDATE peers SET acknowledged_epoch = 0, acknowledged_sequence = 0 "
+        "WHERE acknowledged_sequence < ?",
+        (max(dropped, default=0),),
+    )
+    return dropped
