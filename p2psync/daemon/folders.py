@@ -309,7 +309,8 @@ class Folders:
         while device not in self._membership.members:
             try:
                 async with self._changing:
-                    await self._forget(device)
+                    if device not in self._membership.members:
+                        await self._forget(device)
                 return
             except P2psyncError as error:
                 named = short_device_id(device)

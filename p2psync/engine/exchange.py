@@ -137,28 +137,33 @@ class Exchange:
         self.theirs = Cursor(offer.epoch, max(offer.sequence, cursor.sequence))
         self.received = cursor.sequence
         known = Cursor(offer.cursor_epoch, offer.cursor_sequence)
+        acknowledged = await self._index.acknowledged(self.peer)
         if known.epoch == self._index.epoch and known.sequence:
-            await self._check(known)
-        sent = known.sequence if known.epoch == self._index.epoch else 0
-        if sent == 0:
-            self.applied_by_peer = Cursor(self._index.epoch, 0)
-            await self._index.set_acknowledged(self.peer, self.applied_by_peer)
-        self._sent = sent
+            await self._check(known, acknowledged)
+        sent = known if known.epoch == self._index.epoch else Cursor(self._index.epoch, 0)
+        # A device that was put back does not hold any more what it acknowledged.
+        is_put_back = (
+            self._sent is None and sent.epoch == acknowledged.epoch and sent < acknowledged
+        )
+        if sent.sequence == 0 or is_put_back:
+            self.applied_by_peer = sent
+            await self._index.set_acknowledged(self.peer, sent)
+        self._sent = sent.sequence
         # A folder that was paused there has missed what it was told meanwhile.
         self._acknowledged, self._told_need = _NOTHING, None
         self._wake.set()
         # What was offered before can be asked for again.
         self._owner.offers_arrived()
 
-    async def _check(self, known: Cursor) -> None:
+    async def _check(self, known: Cursor, acknowledged: Cursor) -> None:
         """Whether the peer can go on from there in our index."""
         if not self._index.has_reached(known.sequence):
             await self._begin_anew(known.epoch, _FROM_EARLIER)
-        elif known.sequence < self._index.forgotten and self._sent is None:
-            # Unless it was on its way, and nothing was forgotten that it had not got to.
-            acknowledged = await self._index.acknowledged(self.peer)
-            if acknowledged.epoch != known.epoch or acknowledged.sequence > known.sequence:
-                await self._begin_anew(known.epoch, _MISSED)
+            return
+        # If it began at 0 and has not got there yet, nothing has been forgotten since.
+        began = acknowledged.epoch == known.epoch and acknowledged <= known
+        if known.sequence < self._index.forgotten and self._sent is None and not began:
+            await self._begin_anew(known.epoch, _MISSED)
 
     async def _begin_anew(self, epoch: int, reason: str) -> None:
         # All exchanges are to hear of it, even if this one ends meanwhile.
@@ -193,7 +198,7 @@ class Exchange:
         lacked = await self._index.counts()
         upto = Cursor(batch.epoch, batch.upto)
         if not await self._index.receive(self.peer, upto, news, seen=seen, after=self.received):
-            # The own index has begun anew, or another session is ahead: this one ends.
+            self.session.drop("What was received of an index before is not known any more.")
             return
         if seen and await self._index.counts() != lacked:
             self._owner.offers_settled()

@@ -195,12 +195,13 @@ class FolderIndex(Protocol):
         cursor: Cursor,
         offers: Sequence[tuple[int, RelPath, Entry]],
         *,
+        after: int,
         seen: Sequence[RelPath] = (),
-        after: int = 0,
     ) -> bool:
         """Store a peer's new offers (each replaces its earlier one for that path), drop its
         offers for the paths in `seen`, advance its cursor. Nothing of it, and False, where the
-        cursor is of another epoch by now, does not reach `after`, or is beyond already."""
+        cursor is of another epoch by now, does not reach `after`, or is beyond already; nobody's
+        cursor reaches 0 of any epoch."""
 
     async def follow(self, peer: DeviceID, epoch: int) -> Cursor:
         """Where to go on with the peer's index of that epoch. What was received of another epoch,

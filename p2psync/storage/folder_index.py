@@ -162,7 +162,9 @@ class SqliteFolderIndex(IndexBase):
         def change(connection: sqlite3.Connection) -> State:
             nonlocal dropped
             dropped = tombstones.drop(connection, members, self._state.epoch)
-            forgotten = max(self._state.forgotten, *dropped, 0)
+            if not dropped:
+                return self._state
+            forgotten = max(self._state.forgotten, *dropped)
             _store_meta(connection, forgotten=forgotten)
             return self._state._replace(forgotten=forgotten)
 
@@ -194,8 +196,8 @@ class SqliteFolderIndex(IndexBase):
         cursor: Cursor,
         offers: Sequence[tuple[int, RelPath, Entry]],
         *,
+        after: int,
         seen: Sequence[RelPath] = (),
-        after: int = 0,
     ) -> bool:
         joined = False
 
@@ -359,8 +361,8 @@ async def _open(
         with transaction(connection):
             meta = dict(connection.execute("SELECT name, value FROM meta"))
             if not meta:
-                meta = {"epoch": _draw(randomness), "sequence": 0, "counter": 0}
-            meta = _in_new_life({"forgotten": 0, **meta}, randomness)
+                meta = {"epoch": _draw(randomness), "sequence": 0, "counter": 0, "forgotten": 0}
+            meta = _in_new_life(meta, randomness)
             least = now_ns // 1000
             if least > meta["sequence"]:
                 connection.execute("INSERT INTO gaps VALUES (?, ?)", (meta["sequence"], least))

@@ -112,6 +112,10 @@ CREATE TABLE underway (
     entry BLOB NOT NULL
 ) WITHOUT ROWID
 """,
+    """
+-- Which tombstones have been dropped so far nobody noted: any of them may have.
+INSERT INTO meta SELECT 'forgotten', value FROM meta WHERE name = 'sequence'
+""",
 )
 
 DEVICE_MIGRATIONS = (

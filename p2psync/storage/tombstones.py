@@ -21,10 +21,11 @@ def drop(connection: sqlite3.Connection, members: Collection[DeviceID], epoch: i
         (min(cursor.sequence for cursor in acknowledged),),
     )
     dropped = [sequence for (sequence,) in rows]
-    # Only of those that are no members.
-    connection.execute(
-        "UPDATE peers SET acknowledged_epoch = 0, acknowledged_sequence = 0 "
-        "WHERE acknowledged_sequence < ?",
-        (max(dropped, default=0),),
-    )
+    if dropped:
+        # Only of those that are no members.
+        connection.execute(
+            "UPDATE peers SET acknowledged_epoch = 0, acknowledged_sequence = 0 "
+            "WHERE acknowledged_sequence < ?",
+            (max(dropped),),
+        )
     return dropped

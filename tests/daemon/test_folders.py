@@ -82,7 +82,7 @@ async def with_an_offer_of_bob(home: Path, members: Members) -> tuple[Folders, D
     index = await open_folder_index(home / "indexes" / "one.db", randomness=os.urandom)
     version = first_version(Dot(7, 1), stamp=1, author="bob")
     offered = [(1, RelPath("it"), Entry(Kind.SYMLINK, version, b"there"))]
-    await index.receive(BOB, Cursor(7, 1), offered)
+    await index.receive(BOB, Cursor(7, 1), offered, after=0)
     await index.close()
     store = await open_device_store(home / "device.db")
     record = FolderRecord("shared", root, SEND_RECEIVE, True, "token", "one.db", (BOB,))
@@ -145,6 +145,23 @@ async def test_who_is_back_meanwhile_is_not_forgotten(tmp_path: Path) -> None:
     folders, store = await with_an_offer_of_bob(tmp_path, Members(BOB))
     await folders.open_all()
     await folders.forget_device(BOB)
+    assert await folders.get("shared").index.participants() == [BOB]
+    await folders.close_all()
+    await store.close()
+
+
+async def test_who_comes_back_while_something_else_changes_is_not_forgotten(tmp_path: Path) -> None:
+    """What it was told since would be forgotten with the rest."""
+    members = Members(BOB)
+    folders, store = await with_an_offer_of_bob(tmp_path, members)
+    await folders.open_all()
+    before = dict(members.members)
+    members.members.clear()
+    async with folders._changing:
+        forgetting = asyncio.create_task(folders.forget_device(BOB))
+        await asyncio.sleep(0)
+        members.members.update(before)
+    await forgetting
     assert await folders.get("shared").index.participants() == [BOB]
     await folders.close_all()
     await store.close()

@@ -134,7 +134,7 @@ async def peer(tmp_path: Path) -> AsyncIterator[Peer]:
 
 
 async def test_the_offer_tells_both_indexes(peer: Peer) -> None:
-    await peer.index.receive(BOB, Cursor(BOBS, 12), [])
+    await peer.index.receive(BOB, Cursor(BOBS, 12), [], after=0)
     await peer.exchange.offer()
     assert peer.posted() == [FolderOffer(FOLDER, peer.index.epoch, peer.index.sequence, BOBS, 12)]
 
@@ -154,7 +154,6 @@ async def test_nothing_is_sent_before_the_peer_says_what_it_knows(peer: Peer) ->
 async def test_only_what_the_peer_does_not_know_is_sent(peer: Peer) -> None:
     known = await peer.index.record([row("a", link("x", 1, 1))])
     latest = await peer.index.record([row("b", link("x", 1, 2))])
-    await peer.index.set_acknowledged(BOB, Cursor(peer.index.epoch, known))
     await peer.offers(knows=Cursor(peer.index.epoch, known))
     assert await peer.batches() == [(latest, ["b"])]
     assert not peer.exchange.pending
@@ -305,7 +304,6 @@ async def test_batches_say_what_they_join_on_to(peer: Peer) -> None:
         [row(f"{number}", link("x", 1, number + 1)) for number in range(ENTRIES_IN_BATCH + 1)]
     )
     first = peer.index.sequence - ENTRIES_IN_BATCH - 1
-    await peer.index.set_acknowledged(BOB, Cursor(peer.index.epoch, first))
     await peer.offers(knows=Cursor(peer.index.epoch, first))
     sending = asyncio.create_task(peer.exchange.run())
     async with asyncio.timeout(2):
@@ -510,6 +508,19 @@ async def test_a_batch_that_the_own_index_overtook_by_beginning_anew_is_not_stor
     await peer.sends(20, (15, RelPath("y"), link("t", 9, 2)), after=10)
     assert await peer.index.cursor(BOB) == Cursor(BOBS, 0)
     assert await peer.wanted() == {}
+    assert peer.session._dropped is not None
+
+
+async def test_nothing_is_forgotten_of_what_a_peer_that_was_put_back_has_to_hear_again(
+    peer: Peer,
+) -> None:
+    epoch = peer.index.epoch
+    known = await peer.index.record([row("a", link("x", 1, 1))])
+    latest = await peer.index.record([row("a", tombstone(1, 2))])
+    await peer.index.set_acknowledged(BOB, Cursor(epoch, latest))
+    await peer.offers(knows=Cursor(epoch, known))
+    assert await peer.index.drop_tombstones([BOB]) == 0
+    assert await peer.batches() == [(latest, ["a"])]
 
 
 async def test_a_setback_is_acted_on_though_the_session_that_showed_it_ends(

@@ -191,15 +191,18 @@ async def test_or_until_it_takes_what_was_found_here(
     assert _reasons(folder) == []
 
 
+class Beginning:
+    """A session."""
+
+    dropped = False
+
+    def drop(self, reason: str) -> None:
+        self.dropped = "anew" in reason
+
+
 async def test_a_session_that_begins_while_the_index_begins_anew_offers_the_old_one_and_ends(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Beginning:
-        dropped = False
-
-        def drop(self, reason: str) -> None:
-            self.dropped = "anew" in reason
-
     before, meanwhile = Beginning(), Beginning()
     sessions: dict[Any, Any] = folder._exchanges._exchanges
     sessions[before] = None
@@ -229,8 +232,17 @@ async def test_what_two_peers_show_makes_the_index_begin_anew_once(
     monkeypatch.setattr(folder.index, "renew_replica", counted)
     shown = folder.index.epoch
     await asyncio.gather(*(folder.begin_anew(shown, "it is a test") for _ in range(2)))
-    await folder.begin_anew(shown, "it is a test")
     assert epochs == [shown]
+
+
+async def test_a_session_of_the_index_that_was_begun_anew_does_not_end_for_the_one_before(
+    folder: Folder,
+) -> None:
+    session = Beginning()
+    sessions: dict[Any, Any] = folder._exchanges._exchanges
+    sessions[session] = None
+    await folder.begin_anew(folder.index.epoch + 1, "it is a test")
+    assert not session.dropped
 
 
 @pytest.mark.parametrize(

@@ -470,14 +470,14 @@ async def test_a_conflict_copy_that_is_damaged_is_not_held(ada: Device) -> None:
     mine = await entry_of(ada)
     name, copy = conflict_copy(PLAN, mine)
     bob, epoch = device_id("bob"), 1
-    await ada.index.receive(bob, Cursor(epoch, 1), [(1, name, copy)])
+    await ada.index.receive(bob, Cursor(epoch, 1), [(1, name, copy)], after=0)
     await ada.puller.run_until_idle()
     ada.disk.rot(name)
     await verdict_on(ada, name)
 
     later = first_version(Dot(2, 1), stamp=mine.version.stamp + 1, author="bob")
     theirs = Entry(Kind.SYMLINK, later, b"theirs")
-    await ada.index.receive(bob, Cursor(epoch, 2), [(2, PLAN, theirs)])
+    await ada.index.receive(bob, Cursor(epoch, 2), [(2, PLAN, theirs)], after=0)
     await ada.puller.run_until_idle()
     assert ada.disk.tree() == {"plan": "theirs", name: b"mine"}
     assert not await is_damaged(ada, name)

@@ -56,7 +56,7 @@ async def offer(device: Device, peer: DeviceID, *offers: tuple[str, Entry]) -> N
         (cursor.sequence + number, RelPath(path), entry)
         for number, (path, entry) in enumerate(offers, start=1)
     ]
-    await device.index.receive(peer, Cursor(1, cursor.sequence + len(offers)), numbered)
+    await device.index.receive(peer, Cursor(1, cursor.sequence + len(offers)), numbered, after=0)
 
 
 async def held(device: Device, path: str) -> Entry:
@@ -346,8 +346,7 @@ async def test_a_loser_is_tried_again_though_the_winner_cannot_be_had(lab: Lab) 
     loser = await held(cyd, "it")
     later = first_version(Dot(2, 1), stamp=loser.version.stamp + 1, author="bob")
     known = Cursor(cyd.index.epoch, cyd.index.sequence)
-    await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)])
-    await cyd.index.set_acknowledged(ada.id, known._replace(sequence=0))
+    await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)], after=0)
     await offer(ada, BOB, ("it", Entry(Kind.FILE, later, bytes(32), 5)))
     await pull(ada)
     assert ada.disk.tree() == {}
@@ -374,8 +373,7 @@ async def test_a_loser_that_was_heard_of_last_is_kept_later_too(lab: Lab) -> Non
     later = first_version(Dot(2, 1), stamp=loser.version.stamp + 1, author="bob")
     await offer(ada, BOB, ("it", Entry(Kind.SYMLINK, later, b"theirs")))
     known = Cursor(cyd.index.epoch, cyd.index.sequence)
-    await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)])
-    await cyd.index.set_acknowledged(ada.id, known._replace(sequence=0))
+    await ada.index.receive(cyd.id, known, [(known.sequence, RelPath("it"), loser)], after=0)
     await pull(ada)
     assert ada.disk.tree() == {"it": "theirs"}
     # Cyd itself does nothing meanwhile.

@@ -57,7 +57,7 @@ class Gauges(Beside):
         self.lives: dict[tuple[str, int], Life] = {}
         self._devices = devices
         self._record = record.open("w", buffering=1)
-        self._record.write("second,device,process,memory,descriptors,threads,tasks\n")
+        self._record.write("second,device,process,memory,descriptors,threads,tasks,pooled\n")
         self._began = time.monotonic()
         self._lock = threading.Lock()
 
@@ -87,7 +87,7 @@ class Gauges(Beside):
             reading = Reading(self.seconds, memory, descriptors, threads - pooled, tasks)
             with self._lock:
                 self._life(device, pid, looks[-1]).rests.append(reading)
-            self._write(device, pid, looks[-1], str(tasks))
+            self._write(device, pid, looks[-1], str(tasks), str(pooled))
 
     def longest(self) -> list[Life]:
         """For each device the process that lived longest."""
@@ -104,7 +104,7 @@ class Gauges(Beside):
                 if pid is not None and (seen := look(pid)) is not None:
                     with self._lock:
                         self._life(device, pid, seen)
-                    self._write(device, pid, seen, "")
+                    self._write(device, pid, seen)
 
     def _life(self, device: str, pid: int, seen: tuple[int, int, int]) -> Life:
         life = self.lives.setdefault((device, pid), Life(device, pid))
@@ -112,8 +112,8 @@ class Gauges(Beside):
             life.peaks[name] = max(life.peaks.get(name, 0), value)
         return life
 
-    def _write(self, device: str, pid: int, seen: tuple[int, int, int], tasks: str) -> None:
-        row = (f"{self.seconds:.1f}", device, pid, *seen, tasks)
+    def _write(self, device: str, pid: int, seen: tuple[int, int, int], *told: str) -> None:
+        row = (f"{self.seconds:.1f}", device, pid, *seen, *(told or ("", "")))
         self._record.write(",".join(map(str, row)) + "\n")
 
 

@@ -126,7 +126,7 @@ async def test_garbage_is_what_nothing_names_at_two_collections(
     wanted, wanted_manifest = big_file("x", "z")
     left, left_manifest = big_file("p", "q")
     await index.record([row("held", held, manifest=held_manifest)])
-    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("wanted"), wanted)])
+    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("wanted"), wanted)], after=0)
     await index.save_manifest(wanted.content, wanted_manifest)
     await index.record([row("left", left, manifest=left_manifest)])
     await index.record([row("left", file("replaced"))])

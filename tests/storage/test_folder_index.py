@@ -89,7 +89,7 @@ async def test_renewing_forgets_what_was_received_of_peers(tmp_path: Path) -> No
     """What they offered may be gone from their indexes since, and so would never be settled."""
     index = await open_folder_index(tmp_path / "index.db", randomness=os.urandom)
     offers = [(3, RelPath("a"), file("a")), (4, RelPath("b"), file("b"))]
-    await index.receive(ANNA, Cursor(7, 4), offers)
+    await index.receive(ANNA, Cursor(7, 4), offers, after=0)
     assert (await index.counts()).need_files == 2
     await index.renew_replica()
     assert (await index.counts()).need_files == 0
@@ -264,7 +264,7 @@ def test_any_rows_come_back_as_they_were(
         index = await open_folder_index(path, randomness=os.urandom)
         offers = [(number, path, entry) for number, (path, entry, _) in enumerate(rows, start=1)]
         await index.record([Row(*columns) for columns in rows])
-        await index.receive(ANNA, Cursor(1, len(rows)), offers)
+        await index.receive(ANNA, Cursor(1, len(rows)), offers, after=0)
         held = await index.held([path for path, _, _ in rows])
         wanted = [
             wanted
@@ -283,7 +283,10 @@ def test_any_rows_come_back_as_they_were(
 
 async def test_settled_offers_go_with_the_rows_that_settle_them(index: SqliteFolderIndex) -> None:
     await index.receive(
-        ANNA, Cursor(1, 2), [(1, RelPath("a"), file("a")), (2, RelPath("b"), file("b"))]
+        ANNA,
+        Cursor(1, 2),
+        [(1, RelPath("a"), file("a")), (2, RelPath("b"), file("b"))],
+        after=0,
     )
     await index.record([row("a", file("a"))], settled=[(RelPath("a"), Offer(ANNA, 1, file("a")))])
     assert [wanted.path for wanted in await index.wanted(limit=9, tombstones=False)] == ["b"]

@@ -13,7 +13,7 @@ BIG = SINGLE_CHUNK_MAX + 1
 async def offered(index: SqliteFolderIndex, *paths: str) -> None:
     """Anna offers these files, in this order."""
     offers = [(number, RelPath(path), file(path)) for number, path in enumerate(paths, start=1)]
-    await index.receive(ANNA, Cursor(1, len(offers)), offers)
+    await index.receive(ANNA, Cursor(1, len(offers)), offers, after=0)
 
 
 async def live(
@@ -37,9 +37,12 @@ async def test_offers_of_several_peers_meet_at_a_path_with_what_is_held(
     index: SqliteFolderIndex,
 ) -> None:
     await index.record([row("a", file("held"))])
-    await index.receive(ANNA, Cursor(1, 7), [(7, RelPath("a"), file("anna"))])
+    await index.receive(ANNA, Cursor(1, 7), [(7, RelPath("a"), file("anna"))], after=0)
     await index.receive(
-        BERT, Cursor(2, 9), [(8, RelPath("a"), tombstone()), (9, RelPath("b"), file("b"))]
+        BERT,
+        Cursor(2, 9),
+        [(8, RelPath("a"), tombstone()), (9, RelPath("b"), file("b"))],
+        after=0,
     )
     first, second = await index.wanted(limit=10, tombstones=False)
     assert first.path == "a"
@@ -49,8 +52,8 @@ async def test_offers_of_several_peers_meet_at_a_path_with_what_is_held(
 
 
 async def test_a_later_offer_replaces_the_peers_earlier_one(index: SqliteFolderIndex) -> None:
-    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("one"))])
-    await index.receive(ANNA, Cursor(1, 2), [(2, RelPath("a"), file("two"))])
+    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("one"))], after=0)
+    await index.receive(ANNA, Cursor(1, 2), [(2, RelPath("a"), file("two"))], after=0)
     (found,) = await index.wanted(limit=10, tombstones=False)
     assert found.offers == (Offer(ANNA, 2, file("two")),)
 
@@ -70,6 +73,7 @@ async def test_parents_come_before_children_and_small_files_before_big_ones(
             (6, RelPath("d"), directory()),
             (7, RelPath("empty"), file("7", size=0)),
         ],
+        after=0,
     )
     assert await live(index) == ["small", "d", "empty", "big", "huge", "d/e", "d/e/small"]
     assert await live(index, limit=2) == ["small", "d"]
@@ -78,9 +82,12 @@ async def test_parents_come_before_children_and_small_files_before_big_ones(
 async def test_a_path_is_listed_once_though_offers_of_it_differ_in_size(
     index: SqliteFolderIndex,
 ) -> None:
-    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("a", size=BIG * 8))])
+    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), file("a", size=BIG * 8))], after=0)
     await index.receive(
-        BERT, Cursor(1, 2), [(1, RelPath("b"), file("b", size=BIG)), (2, RelPath("a"), file("c"))]
+        BERT,
+        Cursor(1, 2),
+        [(1, RelPath("b"), file("b", size=BIG)), (2, RelPath("a"), file("c"))],
+        after=0,
     )
     assert await live(index) == ["a", "b"]
     assert await live(index, limit=1) == ["a"]
@@ -97,9 +104,12 @@ async def test_tombstones_come_deepest_first_and_only_where_nothing_lives(
 ) -> None:
     gone = ["d", "d/e", "d/e/f", "x/y"]
     offers = [(number, RelPath(path), tombstone()) for number, path in enumerate(gone, start=1)]
-    await index.receive(ANNA, Cursor(1, 4), offers)
+    await index.receive(ANNA, Cursor(1, 4), offers, after=0)
     await index.receive(
-        BERT, Cursor(1, 2), [(1, RelPath("d/e"), tombstone()), (2, RelPath("x/y"), file("y"))]
+        BERT,
+        Cursor(1, 2),
+        [(1, RelPath("d/e"), tombstone()), (2, RelPath("x/y"), file("y"))],
+        after=0,
     )
     assert await deleted(index) == ["d/e/f", "d/e", "d"]
     assert await deleted(index, limit=1) == ["d/e/f"]
@@ -112,7 +122,7 @@ async def test_tombstones_come_deepest_first_and_only_where_nothing_lives(
 
 async def test_settling_drops_one_peers_offer_alone(index: SqliteFolderIndex) -> None:
     for peer in (ANNA, BERT):
-        await index.receive(peer, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
+        await index.receive(peer, Cursor(1, 1), [(1, RelPath("a"), file("a"))], after=0)
     offer = Offer(ANNA, 1, file("a"))
     await index.settle([(RelPath("a"), offer), (RelPath("unheard of"), offer)])
     (found,) = await index.wanted(limit=9, tombstones=False)
@@ -128,9 +138,9 @@ async def test_settling_keeps_what_replaced_the_offer_meanwhile(
     index: SqliteFolderIndex, later: Offer
 ) -> None:
     first = Offer(ANNA, 1, file("a"))
-    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), first.entry)])
+    await index.receive(ANNA, Cursor(1, 1), [(1, RelPath("a"), first.entry)], after=0)
     await index.follow(ANNA, 2)
-    await index.receive(ANNA, Cursor(2, 2), [(later.sequence, RelPath("a"), later.entry)])
+    await index.receive(ANNA, Cursor(2, 2), [(later.sequence, RelPath("a"), later.entry)], after=0)
     await index.settle([(RelPath("a"), first)])
     await index.record([row("b", file("b"))], settled=[(RelPath("a"), first)])
     (found,) = await index.wanted(limit=9, tombstones=False)
@@ -143,7 +153,7 @@ async def test_settling_keeps_what_replaced_the_offer_meanwhile(
 async def test_what_does_not_join_on_is_not_received(
     index: SqliteFolderIndex, cursor: Cursor, after: int
 ) -> None:
-    await index.receive(ANNA, Cursor(1, 4), [(4, RelPath("a"), file("a"))])
+    await index.receive(ANNA, Cursor(1, 4), [(4, RelPath("a"), file("a"))], after=0)
     late = [(9, RelPath("b"), file("b"))]
     assert not await index.receive(ANNA, cursor, late, seen=[RelPath("a")], after=after)
     assert await live(index) == ["a"]
@@ -158,8 +168,8 @@ async def test_a_path_is_skipped_until_something_else_is_offered_for_it(
     await offered(index, "a", "b")
     skip = await stamps(index, "a", "b")
     assert await index.wanted(limit=9, tombstones=False, skip=skip) == []
-    await index.receive(ANNA, Cursor(1, 3), [(3, RelPath("b"), file("b2"))])
-    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
+    await index.receive(ANNA, Cursor(1, 3), [(3, RelPath("b"), file("b2"))], after=0)
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("a"), file("a"))], after=0)
     wanted = await index.wanted(limit=9, tombstones=False, skip=skip)
     assert {found.path for found in wanted} == {"a", "b"}
 
@@ -169,8 +179,8 @@ async def test_what_is_wanted_is_read_in_pages(index: SqliteFolderIndex, tombsto
     names = ["a", "b", "d/a", "d/b", "d/e/a", "f"]
     entry = tombstone() if tombstones else file("a")
     offers = [(number, RelPath(path), entry) for number, path in enumerate(names, start=1)]
-    await index.receive(ANNA, Cursor(1, 6), offers)
-    await index.receive(BERT, Cursor(1, 6), offers)
+    await index.receive(ANNA, Cursor(1, 6), offers, after=0)
+    await index.receive(BERT, Cursor(1, 6), offers, after=0)
     whole = await index.wanted(limit=9, tombstones=tombstones)
     pages = []
     after: tuple[int, ...] = ()
@@ -190,8 +200,10 @@ async def test_offers_are_found_by_path(index: SqliteFolderIndex) -> None:
 
 async def test_seen_paths_lose_the_peers_offer(index: SqliteFolderIndex) -> None:
     await offered(index, "a", "b")
-    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("a"), file("a"))])
-    await index.receive(ANNA, Cursor(1, 3), [(3, RelPath("c"), file("c"))], seen=[RelPath("a")])
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("a"), file("a"))], after=0)
+    await index.receive(
+        ANNA, Cursor(1, 3), [(3, RelPath("c"), file("c"))], seen=[RelPath("a")], after=0
+    )
     assert await live(index) == ["b", "a", "c"]
     (found, *_) = await index.wanted(limit=9, tombstones=False, skip=await stamps(index, "b"))
     assert [offer.peer for offer in found.offers] == [BERT]
@@ -200,7 +212,7 @@ async def test_seen_paths_lose_the_peers_offer(index: SqliteFolderIndex) -> None
 async def test_cursors_and_acknowledgements_are_kept_apart(index: SqliteFolderIndex) -> None:
     assert await index.cursor(ANNA) == Cursor(0, 0)
     assert await index.acknowledged(ANNA) == Cursor(0, 0)
-    await index.receive(ANNA, Cursor(5, 6), [])
+    await index.receive(ANNA, Cursor(5, 6), [], after=0)
     await index.set_acknowledged(ANNA, Cursor(7, 8))
     await index.set_acknowledged(BERT, Cursor(9, 10))
     assert await index.cursor(ANNA) == Cursor(5, 6)
@@ -212,7 +224,10 @@ async def test_cursors_and_acknowledgements_are_kept_apart(index: SqliteFolderIn
 async def test_applied_stops_before_the_first_unsettled_offer(index: SqliteFolderIndex) -> None:
     assert await index.applied(ANNA) == 0
     await index.receive(
-        ANNA, Cursor(1, 9), [(4, RelPath("a"), file("a")), (6, RelPath("b"), file("b"))]
+        ANNA,
+        Cursor(1, 9),
+        [(4, RelPath("a"), file("a")), (6, RelPath("b"), file("b"))],
+        after=0,
     )
     assert await index.applied(ANNA) == 3
     await index.settle([(RelPath("a"), Offer(ANNA, 4, file("a")))])
@@ -226,8 +241,8 @@ async def test_a_peer_is_followed_from_where_it_was_and_anew_in_another_epoch(
 ) -> None:
     assert await index.follow(ANNA, 1) == Cursor(1, 0)
     assert await index.cursor(ANNA) == Cursor(1, 0)
-    await index.receive(ANNA, Cursor(1, 4), [(4, RelPath("a"), file("a"))])
-    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))])
+    await index.receive(ANNA, Cursor(1, 4), [(4, RelPath("a"), file("a"))], after=0)
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))], after=0)
     await index.set_acknowledged(ANNA, Cursor(7, 8))
     assert await index.follow(ANNA, 1) == Cursor(1, 4)
     assert await live(index) == ["a", "b"]
@@ -239,7 +254,7 @@ async def test_a_peer_is_followed_from_where_it_was_and_anew_in_another_epoch(
 
 async def test_resetting_a_peer_keeps_what_it_acknowledged(index: SqliteFolderIndex) -> None:
     await offered(index, "a")
-    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))])
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))], after=0)
     await index.set_acknowledged(ANNA, Cursor(7, 8))
     await index.reset_peer(ANNA)
     assert await index.cursor(ANNA) == Cursor(0, 0)
@@ -250,7 +265,7 @@ async def test_resetting_a_peer_keeps_what_it_acknowledged(index: SqliteFolderIn
 
 async def test_a_forgotten_peer_leaves_nothing(index: SqliteFolderIndex) -> None:
     await offered(index, "a")
-    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))])
+    await index.receive(BERT, Cursor(1, 1), [(1, RelPath("b"), file("b"))], after=0)
     await index.set_acknowledged(ANNA, Cursor(7, 8))
     await index.forget_peer(ANNA)
     assert await index.cursor(ANNA) == Cursor(0, 0)
@@ -264,7 +279,7 @@ async def test_sizes_that_add_up_to_more_than_a_column_holds_break_nothing(
 ) -> None:
     absurd = msgspec.structs.replace(file("a"), size=(1 << 64) - 1)
     offers = [(number, RelPath(str(number)), absurd) for number in range(1, 10_000)]
-    await index.receive(ANNA, Cursor(1, len(offers)), offers)
+    await index.receive(ANNA, Cursor(1, len(offers)), offers, after=0)
     await index.reset_peer(BERT)
     assert (await index.counts()).need_files == len(offers)
     (found,) = await index.wanted(limit=1, tombstones=False)

@@ -36,11 +36,13 @@ async def test_counts_of_what_is_wanted(index: SqliteFolderIndex) -> None:
             (2, RelPath("b"), tombstone()),
             (3, RelPath("c"), tombstone()),
         ],
+        after=0,
     )
     await index.receive(
         BERT,
         Cursor(1, 2),
         [(1, RelPath("a"), file("b", size=300)), (2, RelPath("c"), file("c", size=5))],
+        after=0,
     )
     assert await index.counts() == Counts(
         files=0, bytes=0, need_files=3, need_bytes=305, need_deletes=1, conflicts=0
@@ -76,6 +78,7 @@ async def some_change(index: SqliteFolderIndex, source: random.Random) -> None:
                 Cursor(1, 3),
                 [(number, name, some_entry(source)) for number, name in enumerate(names)],
                 seen=source.choices(NAMES, k=2),
+                after=0,
             )
         case 5:
             await index.settle(pairs)
