@@ -1,6 +1,6 @@
 """Compares what the devices show at rest with what the users did: the verdict on one stretch."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tests.oracle.ledger import Ledger, tokens_in, wrong_in
@@ -80,7 +80,7 @@ def _of_device(ledger: Ledger, device: str, tree: Tree) -> Iterator[Violation]:
                 kind = "stale" if place.is_copy else "P2"
                 text = f"token {token} is back, which was overwritten, deleted or renamed here"
                 yield Violation(kind, device, path, text, (token,))
-        yield from _surplus(ledger, device, tree, token, copies, shown.keys())
+        yield from _surplus(ledger, device, tree, token, copies, shown)
 
 
 def _lost(
@@ -132,7 +132,7 @@ def _surplus(
     tree: Tree,
     token: int,
     copies: Iterable[str],
-    shown: Collection[int],
+    shown: Mapping[int, list[str]],
 ) -> Iterator[Violation]:
     """Copies of a live token that no conflict asked for."""
     listed = [path for path in copies if path not in ledger.own_paths]

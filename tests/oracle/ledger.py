@@ -8,7 +8,7 @@ and it may be gone, and neither is a violation.
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -134,11 +134,13 @@ class Ledger:
             self.may_show(place) or not place.is_old for place in self._unknown_to(token, path)
         )
 
-    def late_rivals(self, token: int, path: str, shown: Collection[int]) -> bool:
-        """Whether there was such a one that is no more, neither there nor among the tokens shown
-        elsewhere."""
+    def late_rivals(self, token: int, path: str, shown: Mapping[int, Iterable[str]]) -> bool:
+        """Whether there was such a one that is no more, neither there nor in a conflict copy.
+        `shown`: the paths of each token. One that a user renamed shows at its new path."""
         return any(
-            place.fate is Fate.GONE and not place.is_old and place.token not in shown
+            place.fate is Fate.GONE
+            and not place.is_old
+            and self.own_paths.issuperset(shown.get(place.token, ()))
             for place in self._unknown_to(token, path)
         )
 

@@ -157,6 +157,15 @@ def test_a_copy_of_what_won_after_all_is_so_though_the_other_might_have_won_by_a
     assert rules(ledger, tree) == ["P3"]
 
 
+def test_a_copy_of_what_won_because_the_other_was_renamed_is_no_wrong_but_told() -> None:
+    ledger = edited_apart()
+    ledger.wrote("b", 3)
+    ledger.ended("dev1", "a", 3)
+    tree = {"a": file(2), "a (conflict)": file(2), "b": file(3)}
+    assert rules(ledger, tree) == ["twin"]
+    assert rules(ledger, {**tree, "a (conflict 2)": file(3)}) == ["P3", "stale"]
+
+
 def test_a_copy_of_what_won_after_all_over_a_directory_is_no_wrong_but_told() -> None:
     ledger = begun(a=1, b=1)
     edit(ledger, "a", over=1, token=2)
