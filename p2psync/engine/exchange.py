@@ -132,38 +132,30 @@ class Exchange:
     async def on_offer(self, offer: FolderOffer) -> None:
         # In one step: this may go on when its session has ended and another one is far ahead.
         cursor = await self._index.follow(self.peer, offer.epoch)
+        if self.session.has_ended:
+            return
         # An offer may be older than what came since. If the peer's index is, it learns that from
         # our offer and begins a new epoch.
         self.theirs = Cursor(offer.epoch, max(offer.sequence, cursor.sequence))
         self.received = cursor.sequence
+        epoch = self._index.epoch
         known = Cursor(offer.cursor_epoch, offer.cursor_sequence)
-        acknowledged = await self._index.acknowledged(self.peer)
-        if known.epoch == self._index.epoch and known.sequence:
-            await self._check(known, acknowledged)
-        sent = known if known.epoch == self._index.epoch else Cursor(self._index.epoch, 0)
-        # A device that was put back does not hold any more what it acknowledged.
-        is_put_back = (
-            self._sent is None and sent.epoch == acknowledged.epoch and sent < acknowledged
-        )
-        if sent.sequence == 0 or is_put_back:
+        sent = known if known.epoch == epoch else Cursor(epoch, 0)
+        if not self._index.has_reached(sent.sequence):
+            await self._begin_anew(epoch, _FROM_EARLIER)
+            return
+        is_first = self._sent is None
+        if (is_first or sent.sequence == 0) and not await self._index.resume(self.peer, sent):
+            await self._begin_anew(epoch, _MISSED)
+            return
+        if sent.sequence == 0:
             self.applied_by_peer = sent
-            await self._index.set_acknowledged(self.peer, sent)
         self._sent = sent.sequence
         # A folder that was paused there has missed what it was told meanwhile.
         self._acknowledged, self._told_need = _NOTHING, None
         self._wake.set()
         # What was offered before can be asked for again.
         self._owner.offers_arrived()
-
-    async def _check(self, known: Cursor, acknowledged: Cursor) -> None:
-        """Whether the peer can go on from there in our index."""
-        if not self._index.has_reached(known.sequence):
-            await self._begin_anew(known.epoch, _FROM_EARLIER)
-            return
-        # If it began at 0 and has not got there yet, nothing has been forgotten since.
-        began = acknowledged.epoch == known.epoch and acknowledged <= known
-        if known.sequence < self._index.forgotten and self._sent is None and not began:
-            await self._begin_anew(known.epoch, _MISSED)
 
     async def _begin_anew(self, epoch: int, reason: str) -> None:
         # All exchanges are to hear of it, even if this one ends meanwhile.
@@ -198,7 +190,7 @@ class Exchange:
         lacked = await self._index.counts()
         upto = Cursor(batch.epoch, batch.upto)
         if not await self._index.receive(self.peer, upto, news, seen=seen, after=self.received):
-            self.session.drop("What was received of an index before is not known any more.")
+            self.session.drop("What came of an index does not join on to what is known of it.")
             return
         if seen and await self._index.counts() != lacked:
             self._owner.offers_settled()

@@ -154,6 +154,11 @@ class Session:
         return self._packing if ZSTD in self.features else None
 
     @property
+    def has_ended(self) -> bool:
+        """Or is about to: nothing more is to come of it."""
+        return self._dropped is not None or self.closed.is_set()
+
+    @property
     def owes(self) -> bool:
         """Whether the peer left a request unanswered, so that it is of no use to ask it more."""
         return bool(self._owed)

@@ -200,8 +200,8 @@ class FolderIndex(Protocol):
     ) -> bool:
         """Store a peer's new offers (each replaces its earlier one for that path), drop its
         offers for the paths in `seen`, advance its cursor. Nothing of it, and False, where the
-        cursor is of another epoch by now, does not reach `after`, or is beyond already; nobody's
-        cursor reaches 0 of any epoch."""
+        cursor is of another epoch by now, does not reach `after`, or is beyond already; a peer of
+        which nothing is known is at 0 of every epoch."""
 
     async def follow(self, peer: DeviceID, epoch: int) -> Cursor:
         """Where to go on with the peer's index of that epoch. What was received of another epoch,
@@ -244,6 +244,11 @@ class FolderIndex(Protocol):
         """The own epoch and sequence up to which the peer has applied our index."""
 
     async def set_acknowledged(self, peer: DeviceID, cursor: Cursor) -> None: ...
+    async def resume(self, peer: DeviceID, known: Cursor) -> bool:
+        """Whether the peer can go on from `known`, of the own epoch; what it acknowledged beyond,
+        or before it began at 0, counts no more. False, and nothing, where tombstones were dropped
+        since that it may not have heard of."""
+
     async def drop_tombstones(self, members: Collection[DeviceID]) -> int:
         """Remove the tombstones that all of `members` acknowledged, unless offers exist for the
         path; how many. A peer that has not acknowledged that much, being none of them, counts as

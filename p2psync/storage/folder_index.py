@@ -203,13 +203,8 @@ class SqliteFolderIndex(IndexBase):
 
         def change(connection: sqlite3.Connection) -> None:
             nonlocal joined
-            known = peers.load_cursor(connection, peer)
-            joined = known.epoch in (0, cursor.epoch) and after <= known.sequence <= cursor.sequence
-            if joined:
-                peers.drop_offers_at(connection, peer, seen)
-                peers.store_offers(connection, peer, offers)
-                peers.store_cursor(connection, peer, cursor)
-                failpoints.reach("index.before-receiving")
+            joined = peers.receive(connection, peer, cursor, offers, seen=seen, after=after)
+            failpoints.reach("index.before-receiving")
 
         await self._change_offers([*seen, *(path for _, path, _ in offers)], change)
         failpoints.reach("index.after-receiving")
@@ -281,6 +276,11 @@ class SqliteFolderIndex(IndexBase):
 
     async def set_acknowledged(self, peer: DeviceID, cursor: Cursor) -> None:
         await self._write(lambda connection: peers.store_acknowledged(connection, peer, cursor))
+
+    async def resume(self, peer: DeviceID, known: Cursor) -> bool:
+        return await self._write(
+            lambda connection: tombstones.resume(connection, peer, known, self.forgotten)
+        )
 
     # --- contents -------------------------------------------------------------------------------
 

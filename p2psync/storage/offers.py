@@ -95,6 +95,25 @@ def wanted_at(connection: sqlite3.Connection, paths: Sequence[RelPath]) -> dict[
     return wanted
 
 
+def receive(
+    connection: sqlite3.Connection,
+    peer: DeviceID,
+    cursor: Cursor,
+    offers: Sequence[tuple[int, RelPath, Entry]],
+    *,
+    after: int,
+    seen: Iterable[RelPath],
+) -> bool:
+    """As `ports.FolderIndex.receive`."""
+    known = load_cursor(connection, peer)
+    if known.epoch not in (0, cursor.epoch) or not after <= known.sequence <= cursor.sequence:
+        return False
+    drop_offers_at(connection, peer, seen)
+    store_offers(connection, peer, offers)
+    store_cursor(connection, peer, cursor)
+    return True
+
+
 def store_offers(
     connection: sqlite3.Connection,
     peer: DeviceID,

@@ -114,7 +114,7 @@ CREATE TABLE underway (
 """,
     """
 -- Which tombstones have been dropped so far nobody noted: any of them may have.
-INSERT INTO meta SELECT 'forgotten', value FROM meta WHERE name = 'sequence'
+INSERT OR REPLACE INTO meta SELECT 'forgotten', value FROM meta WHERE name = 'sequence'
 """,
 )
 

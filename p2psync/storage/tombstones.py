@@ -7,7 +7,8 @@ import sqlite3
 from collections.abc import Collection
 
 from p2psync.core.ids import DeviceID
-from p2psync.storage.offers import load_acknowledged
+from p2psync.ports import Cursor
+from p2psync.storage.offers import load_acknowledged, store_acknowledged
 
 
 def drop(connection: sqlite3.Connection, members: Collection[DeviceID], epoch: int) -> list[int]:
@@ -29,3 +30,17 @@ def drop(connection: sqlite3.Connection, members: Collection[DeviceID], epoch: i
             (max(dropped),),
         )
     return dropped
+
+
+def resume(connection: sqlite3.Connection, peer: DeviceID, known: Cursor, forgotten: int) -> bool:
+    """As `ports.FolderIndex.resume`."""
+    acknowledged = load_acknowledged(connection, peer)
+    is_behind = known.epoch == acknowledged.epoch and known < acknowledged
+    # Who began at 0 and has not got beyond `forgotten` yet has missed nothing: since it began
+    # nothing was dropped that it had not acknowledged.
+    has_begun = known.epoch == acknowledged.epoch and not is_behind
+    if 0 < known.sequence < forgotten and not has_begun:
+        return False
+    if known.sequence == 0 or is_behind:
+        store_acknowledged(connection, peer, known)
+    return True

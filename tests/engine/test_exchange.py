@@ -408,7 +408,9 @@ async def test_a_peer_that_knows_later_rows_than_there_are_shows_a_setback(peer:
     await peer.offers(knows=Cursor(epoch, peer.index.sequence + 1))
     assert peer.rolled == 1
     assert peer.index.epoch != epoch
-    assert await peer.batches() == [(peer.index.sequence, ["a"])]
+    again = Peer(peer.index)
+    await again.offers(knows=Cursor(epoch, peer.index.sequence + 1))
+    assert await again.batches() == [(peer.index.sequence, ["a"])]
 
 
 async def test_a_peer_that_knows_a_row_that_never_was_shows_a_setback(peer: Peer) -> None:
@@ -427,7 +429,9 @@ async def test_a_peer_that_missed_forgotten_deletions_is_sent_all_anew(peer: Pee
     await peer.offers(knows=Cursor(epoch, known))
     assert peer.rolled == 1
     assert peer.index.epoch != epoch
-    assert await peer.batches() == [(gone, ["b", "c"])]
+    again = Peer(peer.index)
+    await again.offers(knows=Cursor(epoch, known))
+    assert await again.batches() == [(gone, ["b", "c"])]
 
 
 async def test_a_peer_that_was_left_out_goes_on_if_no_deletion_was_forgotten(peer: Peer) -> None:
@@ -478,6 +482,62 @@ async def test_a_peer_that_offers_again_in_one_session_may_be_behind_what_it_ack
     assert await peer.index.drop_tombstones([BOB]) == 1
     await peer.offers(knows=Cursor(epoch, known))
     assert peer.rolled == 0
+    assert await peer.index.acknowledged(BOB) == Cursor(epoch, latest)
+
+
+async def test_a_peer_that_begins_at_0_misses_nothing(peer: Peer) -> None:
+    """It may have begun anew itself, and would not be the last."""
+    latest = await peer.index.record([row("a", tombstone(1, 2))])
+    await peer.index.set_acknowledged(BOB, Cursor(peer.index.epoch, latest))
+    assert await peer.index.drop_tombstones([BOB]) == 1
+    await peer.offers(knows=Cursor(peer.index.epoch, 0))
+    assert peer.rolled == 0
+
+
+async def test_what_is_forgotten_while_a_peer_that_was_put_back_comes_is_missed(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = peer.index.epoch
+    known = await peer.index.record([row("a", link("x", 1, 1))])
+    latest = await peer.index.record([row("a", tombstone(1, 2))])
+    await peer.index.set_acknowledged(BOB, Cursor(epoch, latest))
+    follow = peer.index.follow
+    forgetting: list[asyncio.Task[int]] = []
+
+    async def meanwhile(device: DeviceID, theirs: int) -> Cursor:
+        cursor = await follow(device, theirs)
+        forgetting.append(asyncio.create_task(peer.index.drop_tombstones([BOB])))
+        await asyncio.sleep(0)
+        return cursor
+
+    monkeypatch.setattr(peer.index, "follow", meanwhile)
+    await peer.offers(knows=Cursor(epoch, known))
+    assert await asyncio.gather(*forgetting) == [1]
+    assert peer.rolled == 1
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_a_late_offer_does_not_undo_what_a_later_session_acknowledged(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    epoch = peer.index.epoch
+    first = await peer.index.record([row("a", link("x", 1, 1))])
+    latest = await peer.index.record([row("b", link("x", 1, 2))])
+    knows = Cursor(epoch, 0 if is_first else first)
+    follow = peer.index.follow
+    later = Peer(peer.index)
+
+    async def held_up(device: DeviceID, theirs: int) -> Cursor:
+        cursor = await follow(device, theirs)
+        monkeypatch.setattr(peer.index, "follow", follow)
+        peer.session.drop("Another session takes its place.")
+        await later.offers(knows=knows)
+        await later.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest))
+        return cursor
+
+    monkeypatch.setattr(peer.index, "follow", held_up)
+    await peer.offers(knows=knows)
+    assert await peer.index.acknowledged(BOB) == Cursor(epoch, latest)
 
 
 async def test_a_peer_that_begins_anew_is_heard_when_it_acknowledges_the_same_again(
