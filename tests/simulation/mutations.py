@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from sqlite3 import Connection
 from typing import Any
 
 from p2psync.core import decide, merge
@@ -22,8 +23,9 @@ from p2psync.engine.plan import Planner
 from p2psync.engine.reading import Reader
 from p2psync.ports import Action, Hashed, Held, Row, Seen
 from p2psync.protocol.messages import IndexBatch
-from p2psync.storage import folder_index, offers
+from p2psync.storage import folder_index, offers, tombstones
 from p2psync.storage.folder_index import SqliteFolderIndex
+from p2psync.storage.offers import load_acknowledged
 from tests.simulation.disk import SimulatedDisk
 from tests.simulation.mix import Mix
 from tests.simulation.oracle import is_copy
@@ -105,13 +107,23 @@ def _drops_losers(put: Put) -> None:
 
 
 def _forgets_tombstones(put: Put) -> None:
-    """Tombstones go as soon as any other device has acknowledged them."""
+    """Tombstones go as soon as any other device has acknowledged them, and nobody notes it."""
 
-    async def drop(self: Housekeeping, members: Callable[[], Iterable[Any]]) -> None:
-        for device in members():
-            await self._index.drop_tombstones([device])
+    async def drop_always(self: Housekeeping, members: Callable[[], Iterable[Any]]) -> None:
+        await self._index.drop_tombstones(list(members()))
 
-    put(Housekeeping, "_drop_tombstones", drop)
+    def drop(connection: Connection, members: Iterable[Any], epoch: int) -> list[int]:
+        acknowledged = [load_acknowledged(connection, device) for device in members]
+        sequences = [each.sequence for each in acknowledged if each.epoch == epoch]
+        connection.execute(
+            "DELETE FROM held WHERE kind = 0 AND sequence <= ? "
+            "AND NOT EXISTS (SELECT 1 FROM wanted WHERE wanted.path = held.path)",
+            (max(sequences, default=0),),
+        )
+        return []
+
+    put(Housekeeping, "_drop_tombstones", drop_always)
+    put(tombstones, "drop", drop)
 
 
 def _settles_all(put: Put) -> None:
