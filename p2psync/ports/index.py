@@ -132,10 +132,6 @@ class FolderIndex(Protocol):
         the index was put back to an earlier state since."""
 
     @property
-    def forgotten(self) -> int:
-        """The highest sequence of a tombstone that was dropped; 0 if none was."""
-
-    @property
     def counter(self) -> int:
         """The highest dot counter that `replica` has used."""
 

@@ -63,6 +63,7 @@ class IndexBase:
 
     @property
     def forgotten(self) -> int:
+        """The highest sequence of a tombstone that was dropped; 0 if none was."""
         return self._state.forgotten
 
     def has_reached(self, sequence: int) -> bool:

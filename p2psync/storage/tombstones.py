@@ -1,4 +1,4 @@
-"""Tombstones that nobody needs any more.
+"""Tombstones that nobody needs any more, and who may have missed one of them.
 
 Over a connection, for use in the database's thread, inside a transaction.
 """

@@ -434,26 +434,29 @@ async def test_a_peer_that_missed_forgotten_deletions_is_sent_all_anew(peer: Pee
     assert await again.batches() == [(gone, ["b", "c"])]
 
 
+async def written_and_deleted(index: SqliteFolderIndex) -> tuple[Cursor, Cursor]:
+    """How far a peer is that heard of "a", and one that heard of its deletion too."""
+    known = await index.record([row("a", link("x", 1, 1))])
+    latest = await index.record([row("a", tombstone(1, 2))])
+    return Cursor(index.epoch, known), Cursor(index.epoch, latest)
+
+
 async def test_a_peer_that_was_left_out_goes_on_if_no_deletion_was_forgotten(peer: Peer) -> None:
-    epoch = peer.index.epoch
-    known = await peer.index.record([row("a", link("x", 1, 1))])
-    latest = await peer.index.record([row("a", tombstone(1, 2))])
-    await peer.index.set_acknowledged(BOB, Cursor(epoch, known))
+    known, latest = await written_and_deleted(peer.index)
+    await peer.index.set_acknowledged(BOB, known)
     await peer.index.forget_peer(BOB)
-    await peer.offers(knows=Cursor(epoch, known))
+    await peer.offers(knows=known)
     assert peer.rolled == 0
-    assert await peer.batches() == [(latest, ["a"])]
+    assert await peer.batches() == [(latest.sequence, ["a"])]
 
 
 async def test_a_peer_that_was_put_back_behind_forgotten_deletions_is_sent_all_anew(
     peer: Peer,
 ) -> None:
-    epoch = peer.index.epoch
-    known = await peer.index.record([row("a", link("x", 1, 1))])
-    latest = await peer.index.record([row("a", tombstone(1, 2))])
-    await peer.index.set_acknowledged(BOB, Cursor(epoch, latest))
+    known, latest = await written_and_deleted(peer.index)
+    await peer.index.set_acknowledged(BOB, latest)
     assert await peer.index.drop_tombstones([BOB]) == 1
-    await peer.offers(knows=Cursor(epoch, known))
+    await peer.offers(knows=known)
     assert peer.rolled == 1
 
 
@@ -474,15 +477,13 @@ async def test_a_peer_whose_first_exchange_was_cut_short_goes_on_where_it_was(pe
 async def test_a_peer_that_offers_again_in_one_session_may_be_behind_what_it_acknowledged(
     peer: Peer,
 ) -> None:
-    epoch = peer.index.epoch
-    known = await peer.index.record([row("a", link("x", 1, 1))])
-    latest = await peer.index.record([row("a", tombstone(1, 2))])
+    known, latest = await written_and_deleted(peer.index)
     await peer.offers()
-    await peer.exchange.on_ack(IndexAck(FOLDER, epoch, latest, latest))
+    await peer.exchange.on_ack(IndexAck(FOLDER, latest.epoch, latest.sequence, latest.sequence))
     assert await peer.index.drop_tombstones([BOB]) == 1
-    await peer.offers(knows=Cursor(epoch, known))
+    await peer.offers(knows=known)
     assert peer.rolled == 0
-    assert await peer.index.acknowledged(BOB) == Cursor(epoch, latest)
+    assert await peer.index.acknowledged(BOB) == latest
 
 
 async def test_a_peer_that_begins_at_0_misses_nothing(peer: Peer) -> None:
@@ -497,10 +498,8 @@ async def test_a_peer_that_begins_at_0_misses_nothing(peer: Peer) -> None:
 async def test_what_is_forgotten_while_a_peer_that_was_put_back_comes_is_missed(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epoch = peer.index.epoch
-    known = await peer.index.record([row("a", link("x", 1, 1))])
-    latest = await peer.index.record([row("a", tombstone(1, 2))])
-    await peer.index.set_acknowledged(BOB, Cursor(epoch, latest))
+    known, latest = await written_and_deleted(peer.index)
+    await peer.index.set_acknowledged(BOB, latest)
     follow = peer.index.follow
     forgetting: list[asyncio.Task[int]] = []
 
@@ -511,7 +510,7 @@ async def test_what_is_forgotten_while_a_peer_that_was_put_back_comes_is_missed(
         return cursor
 
     monkeypatch.setattr(peer.index, "follow", meanwhile)
-    await peer.offers(knows=Cursor(epoch, known))
+    await peer.offers(knows=known)
     assert await asyncio.gather(*forgetting) == [1]
     assert peer.rolled == 1
 
@@ -553,7 +552,7 @@ async def test_a_peer_that_begins_anew_is_heard_when_it_acknowledges_the_same_ag
 
 
 async def test_a_batch_that_the_own_index_overtook_by_beginning_anew_is_not_stored(
-    peer: Peer,
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was received before it is gone, and the next session asks for all."""
     await peer.offers(sequence=20)
@@ -564,7 +563,7 @@ async def test_a_batch_that_the_own_index_overtook_by_beginning_anew_is_not_stor
         await peer.index.renew_replica()
         return await receive(*args, **options)
 
-    peer.index.receive = overtaken  # type: ignore[method-assign]
+    monkeypatch.setattr(peer.index, "receive", overtaken)
     await peer.sends(20, (15, RelPath("y"), link("t", 9, 2)), after=10)
     assert await peer.index.cursor(BOB) == Cursor(BOBS, 0)
     assert await peer.wanted() == {}
@@ -574,13 +573,11 @@ async def test_a_batch_that_the_own_index_overtook_by_beginning_anew_is_not_stor
 async def test_nothing_is_forgotten_of_what_a_peer_that_was_put_back_has_to_hear_again(
     peer: Peer,
 ) -> None:
-    epoch = peer.index.epoch
-    known = await peer.index.record([row("a", link("x", 1, 1))])
-    latest = await peer.index.record([row("a", tombstone(1, 2))])
-    await peer.index.set_acknowledged(BOB, Cursor(epoch, latest))
-    await peer.offers(knows=Cursor(epoch, known))
+    known, latest = await written_and_deleted(peer.index)
+    await peer.index.set_acknowledged(BOB, latest)
+    await peer.offers(knows=known)
     assert await peer.index.drop_tombstones([BOB]) == 0
-    assert await peer.batches() == [(latest, ["a"])]
+    assert await peer.batches() == [(latest.sequence, ["a"])]
 
 
 async def test_a_setback_is_acted_on_though_the_session_that_showed_it_ends(
