@@ -1,4 +1,4 @@
-"""How many requests are under way at a peer: as many as keep it busy, and no more.
+"""How much is under way at a peer: as much as keeps it busy, and no more.
 
 In flight divided by the time of an answer is the throughput (Little, 1961). A slow peer with much
 under way would hold what fast ones could have sent meanwhile; a fast one far away with little would
@@ -8,9 +8,12 @@ stand still between two requests.
 from typing import NamedTuple
 
 REQUEST_BYTES = 1024 * 1024
-"""Asked for at once, unless a single chunk is larger."""
-FIRST = 4
-MOST = 8
+LARGE_REQUEST_BYTES = 2 * REQUEST_BYTES
+"""Asked for at once, unless a single chunk is larger. The larger ones cost both sides less, but an
+answer is a frame that nothing can overtake."""
+FIRST = 4 * REQUEST_BYTES
+MOST = 8 * REQUEST_BYTES
+_LONGEST_FRAME_S = 0.05
 _AHEAD_S = 0.25
 """What a peer sends within this time is under way."""
 _NEW = 0.25
@@ -22,10 +25,15 @@ class Window(NamedTuple):
     """Bytes a second; 0 until the first answer."""
 
     @property
-    def requests(self) -> int:
-        if not self.rate:
-            return FIRST
-        return max(1, min(MOST, round(self.rate * _AHEAD_S / REQUEST_BYTES)))
+    def request_bytes(self) -> int:
+        """The size of one request."""
+        is_soon_sent = self.rate * _LONGEST_FRAME_S >= LARGE_REQUEST_BYTES
+        return LARGE_REQUEST_BYTES if is_soon_sent else REQUEST_BYTES
+
+    def requests(self, most: int = MOST) -> int:
+        """So many of that size, one at least; `most`: bytes of all of them."""
+        under_way = self.rate * _AHEAD_S if self.rate else FIRST
+        return max(1, round(min(under_way, most, MOST) / self.request_bytes))
 
     def after(self, size: int, seconds: float, under_way: int) -> "Window":
         """`size` bytes came after so long, when so many requests of about that size were under way,

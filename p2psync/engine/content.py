@@ -4,6 +4,7 @@ Everything staged here has been verified against its content id, so a commit nev
 """
 
 import asyncio
+import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, ParamSpec, TypeVar
@@ -14,7 +15,7 @@ from p2psync.core.entry import SINGLE_CHUNK_MAX, Entry, Manifest
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.manifest import content_id_of_manifest, offsets_of
 from p2psync.core.relpath import RelPath
-from p2psync.engine.fetch import Need, fetch_chunks
+from p2psync.engine.fetch import Chunks, Need, fetch_chunks
 from p2psync.engine.session import Session, SessionClosedError
 from p2psync.engine.swarm import Swarm
 from p2psync.engine.tasks import together, whole
@@ -59,7 +60,7 @@ class Contents:
         self._disk = disk
         self._swarm = swarm
         self._all_sessions = sessions
-        self._next_name = 0
+        self._numbers = itertools.count(1)
         self._cleared = False
 
     def _sessions(self) -> dict[DeviceID, Session]:
@@ -82,16 +83,18 @@ class Contents:
             by_content[file.entry.content].append(file)
         outcomes: dict[RelPath, Staged | OSError] = {}
 
-        async def deliver(chunks: Sequence[tuple[Digest, bytes]]) -> None:
-            batch: list[tuple[RelPath, Whole]] = []
-            for digest, data in chunks:
-                for path, entry, _ in by_content[digest]:
-                    if len(data) == entry.size:
-                        self._next_name += 1
-                        name = f"{_SMALL_PREFIX}{self._next_name}"
-                        batch.append((path, Whole(name, data, entry)))
-            if batch:
-                outcomes.update(await asyncio.to_thread(self._stage, batch))
+        def keep(chunks: Chunks) -> dict[RelPath, Staged | OSError]:
+            batch = [
+                (path, Whole(f"{_SMALL_PREFIX}{next(self._numbers)}", data, entry))
+                for digest, data in chunks
+                for path, entry, _ in by_content[digest]
+                if len(data) == entry.size
+            ]
+            return self._stage(batch)
+
+        def copy(wanted: Sequence[tuple[Digest, Sequence[Place]]]) -> None:
+            if found := self._read_verified(wanted):
+                outcomes.update(keep(found))
 
         places = await self._index.find_contents(list(by_content))
         local = [
@@ -99,7 +102,7 @@ class Contents:
             for content, paths in places.items()
         ]
         for at in range(0, len(local), 64):
-            await deliver(await asyncio.to_thread(self._read_verified, local[at : at + 64]))
+            await _in_thread(copy, local[at : at + 64])
         needs = [
             Need(
                 Digest(content),
@@ -110,7 +113,7 @@ class Contents:
             for content, wanting in by_content.items()
             if not any(file.path in outcomes for file in wanting)
         ]
-        await fetch_chunks(self._folder, needs, self._sessions, deliver)
+        await fetch_chunks(self._folder, needs, self._sessions, keep, outcomes.update)
         return outcomes
 
     def _stage(self, batch: Sequence[tuple[RelPath, Whole]]) -> dict[RelPath, Staged | OSError]:
@@ -182,10 +185,10 @@ class Contents:
 
         share = self._swarm.begin(file.entry.content, manifest, name, done, file.sources)
 
-        async def deliver(chunks: Sequence[tuple[Digest, bytes]]) -> None:
+        def keep(chunks: Chunks) -> list[Digest]:
             pieces = [(at, data) for digest, data in chunks for at in offsets[digest]]
-            await _in_thread(self._disk.stage_pieces, name, pieces)
-            share.got(digest for digest, _ in chunks)
+            self._disk.stage_pieces(name, pieces)
+            return [digest for digest, _ in chunks]
 
         needs = [
             Need(digest, sizes[digest], file.sources, number=share.number_of(digest))
@@ -193,7 +196,9 @@ class Contents:
         ]
         others = share if share.is_wanted_elsewhere else None
         try:
-            left = await fetch_chunks(self._folder, needs, self._sessions, deliver, others)
+            left = await fetch_chunks(
+                self._folder, needs, self._sessions, keep, share.got, others
+            )
         finally:
             share.end()
         return None if left else Staged(name, manifest)

@@ -1,6 +1,6 @@
 """Fetches chunks from every peer that offers them, several requests under way at each.
 
-Each chunk is verified before it is delivered; one that a peer lacks, or sent wrong, is asked of
+Each chunk is verified before it is kept; one that a peer lacks, or sent wrong, is asked of
 the next. Which peer serves which chunk is settled by who is free first. Of a file that others are
 fetching too, they serve what they have so far: what nobody but its sources has is asked of these
 first, and then what fewest have.
@@ -11,17 +11,18 @@ for what a peer can serve takes the same few steps however large the file is.
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import blake3
 
 from p2psync.core.bits import bits_of, each, lowest
 from p2psync.core.ids import DeviceID, Digest
-from p2psync.core.window import FIRST, MOST, REQUEST_BYTES
+from p2psync.core.window import FIRST, MOST
 from p2psync.engine.session import Session, SessionClosedError
-from p2psync.engine.tasks import together
+from p2psync.engine.tasks import together, whole
+from p2psync.protocol.chunks import Data
 from p2psync.protocol.messages import MAX_CHUNKS_IN_REQUEST
 
 _COMPARED = 16
@@ -55,7 +56,8 @@ class Others(Protocol):
     def wake(self, peer: DeviceID) -> None: ...
 
 
-Deliver = Callable[[Sequence[tuple[Digest, bytes]]], Awaitable[None]]
+T = TypeVar("T")
+Chunks = Sequence[tuple[Digest, Data]]
 
 
 class _Batch(NamedTuple):
@@ -64,12 +66,18 @@ class _Batch(NamedTuple):
     """Whether a source is asked for what others have too."""
 
 
-class _Fetch:
+class _Fetch(Generic[T]):
     def __init__(
-        self, folder: str, needs: Sequence[Need], deliver: Deliver, others: Others | None
+        self,
+        folder: str,
+        needs: Sequence[Need],
+        keep: Callable[[Chunks], T],
+        kept: Callable[[T], None],
+        others: Others | None,
     ) -> None:
         self._folder = folder
-        self._deliver = deliver
+        self._keep = keep
+        self._kept = kept
         self._others = others
         self._needs = {at if others is None else need.number: need for at, need in enumerate(needs)}
         self._left = 0
@@ -101,8 +109,8 @@ class _Fetch:
 
     # --- what to ask for -------------------------------------------------------------------
 
-    def take(self, peer: DeviceID) -> _Batch | None:
-        """The next that `peer` may serve, one request's worth."""
+    def take(self, peer: DeviceID, most: int) -> _Batch | None:
+        """The next that `peer` may serve, of so many bytes at most unless it is one chunk."""
         offered = self._offered[peer]
         told = self._told()
         mine = (offered | told.get(peer, 0)) & self._left & ~self._tried[peer]
@@ -117,7 +125,7 @@ class _Fetch:
             return None
         if is_common:
             self._common.add(peer)
-        chosen = self._request_of(rare or mine, told)
+        chosen = self._request_of(rare or mine, told, most)
         self._left &= ~bits_of(chosen)
         return _Batch(chosen, is_common)
 
@@ -131,7 +139,7 @@ class _Fetch:
             if peer not in self._silent
         }
 
-    def _request_of(self, numbers: int, told: Mapping[DeviceID, int]) -> list[int]:
+    def _request_of(self, numbers: int, told: Mapping[DeviceID, int], most: int) -> list[int]:
         if self._others is None:
             first = lowest(numbers)
         else:
@@ -148,7 +156,7 @@ class _Fetch:
         behind = numbers >> first << first
         for number in chain(each(behind), each(numbers ^ behind)):
             size += self._needs[number].size
-            if chosen and (size > REQUEST_BYTES or len(chosen) == MAX_CHUNKS_IN_REQUEST):
+            if chosen and (size > most or len(chosen) == MAX_CHUNKS_IN_REQUEST):
                 break
             chosen.append(number)
         return chosen
@@ -176,7 +184,7 @@ class _Fetch:
 
     def _allowed(self, session: Session) -> int:
         # What is under way elsewhere is asked for here too: others cannot tell of it yet.
-        return min(session.window.requests, MOST if self._others is None else FIRST)
+        return session.window.requests(MOST if self._others is None else FIRST)
 
     async def _work(self, session: Session, tasks: asyncio.TaskGroup) -> None:
         """Ends when nothing is left that this peer may serve, the peer fails, or others are enough
@@ -184,7 +192,7 @@ class _Fetch:
         peer = session.peer
         try:
             while self._workers[peer] <= self._allowed(session):
-                if (batch := self.take(peer)) is not None:
+                if (batch := self.take(peer, session.window.request_bytes)) is not None:
                     if not await self._ask(session, batch):
                         return
                     self.begin(session, tasks)
@@ -246,18 +254,27 @@ class _Fetch:
         seconds = asyncio.get_running_loop().time() - began
         came = sum(len(data) for data in replies if data is not None)
         session.window = session.window.after(came, seconds, under_way)
-        verified = await asyncio.to_thread(_verify, needs, replies)
+        # What a thread writes must be over when a cancelled fetch is.
+        verified, kept = await whole(asyncio.to_thread(self._verify_and_keep, needs, replies))
+        if any(
+            data is not None and not right for data, right in zip(replies, verified, strict=True)
+        ):
+            session.strike()
+        if kept is not None:
+            self._kept(kept)
+        return [number for number, right in zip(numbers, verified, strict=True) if not right]
+
+    def _verify_and_keep(
+        self, needs: Sequence[Need], replies: Sequence[Data | None]
+    ) -> tuple[list[bool], T | None]:
+        """Runs in a worker thread."""
+        verified = _verify(needs, replies)
         good = [
             (need.digest, data)
             for need, data, right in zip(needs, replies, verified, strict=True)
             if right and data is not None
         ]
-        if any(
-            data is not None and not right for data, right in zip(replies, verified, strict=True)
-        ):
-            session.strike()
-        await self._deliver(good)
-        return [number for number, right in zip(numbers, verified, strict=True) if not right]
+        return verified, self._keep(good) if good else None
 
     def left(self, peers: set[DeviceID]) -> bool:
         """Whether another round could serve more."""
@@ -271,7 +288,7 @@ class _Fetch:
         return [self._needs[number] for number in each(self._left)]
 
 
-def _verify(needs: Sequence[Need], replies: Sequence[bytes | None]) -> list[bool]:
+def _verify(needs: Sequence[Need], replies: Sequence[Data | None]) -> list[bool]:
     return [
         data is not None
         and (len(data) == need.size or not need.exact)
@@ -284,15 +301,16 @@ async def fetch_chunks(
     folder: str,
     needs: Sequence[Need],
     sessions: Callable[[], dict[DeviceID, Session]],
-    deliver: Deliver,
+    keep: Callable[[Chunks], T],
+    kept: Callable[[T], None],
     others: Others | None = None,
 ) -> list[Need]:
-    """Deliver what can be had, each chunk once and verified; what no connected peer served.
+    """Have what can be had kept, each chunk once and verified; what no connected peer served.
 
-    `needs` holds each digest once. `deliver` may be called from several tasks at a time; what it
-    raises ends the fetch.
+    `needs` holds each digest once. `keep` is called in worker threads, several at a time; what it
+    raises ends the fetch, and what it returns is given to `kept`.
     """
-    fetch = _Fetch(folder, needs, deliver, others)
+    fetch = _Fetch(folder, needs, keep, kept, others)
     fetch.begun(asyncio.get_running_loop().time())
     while fetch.left(set(current := sessions())):
         # Each worker ends by itself when its peer has nothing left to serve.

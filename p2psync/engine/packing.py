@@ -20,7 +20,7 @@ _PAUSE = 16
 
 
 class Packed(NamedTuple):
-    payload: bytes
+    payload: Sequence[bytes]
     lengths: tuple[int, ...]
     """As `ChunkReply.packed`: none where everything is as it was."""
     speed: Speed
@@ -43,11 +43,11 @@ class Attempt:
         shrunk = self._shrink(sample)
         ratio = sum(map(len, shrunk)) / max(1, sum(map(len, sample)))
         if not pays(self._rate, self._speed.value, ratio):
-            return Packed(b"".join(present), (), self._speed)
+            return Packed(present, (), self._speed)
         pieces = shrunk + self._shrink(rest)
         lengths = iter(map(len, pieces))
         return Packed(
-            b"".join(pieces),
+            pieces,
             tuple(MISSING if c is None else next(lengths) if c else 0 for c in chunks),
             self._speed,
         )

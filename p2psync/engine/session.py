@@ -22,7 +22,7 @@ from p2psync.engine.packing import Packing
 from p2psync.engine.tasks import together
 from p2psync.errors import P2psyncError
 from p2psync.ports import Clock, Link
-from p2psync.protocol.chunks import cut_chunks
+from p2psync.protocol.chunks import Data, cut_chunks
 from p2psync.protocol.connection import DEAD_AFTER, PeerConnection
 from p2psync.protocol.messages import (
     ZSTD,
@@ -62,6 +62,8 @@ _UNREAD_S = 600.0
 """A peer may be busy with its disk for minutes. One that takes not a byte for so long would have us
 hold what waits for it, some 250 MiB at worst, for as long as it likes."""
 
+Reply = tuple[AnyMessage, Sequence[bytes]]
+"""A message and the pieces of its payload."""
 Handler = Callable[["Session", AnyMessage, bytes], Awaitable[None]]
 
 
@@ -81,8 +83,8 @@ class Session:
         self.peer: DeviceID = link.peer
         self._clock = clock
         self._connection = PeerConnection(hello, clock.monotonic())
-        self._posted: deque[tuple[AnyMessage, bytes]] = deque()
-        self._bulk: deque[tuple[AnyMessage, bytes]] = deque()
+        self._posted: deque[Reply] = deque()
+        self._bulk: deque[Reply] = deque()
         self._bulk_room = asyncio.Semaphore(_BULK_QUEUE)
         self._packing = Packing(clock)
         self._to_send = asyncio.Event()
@@ -179,7 +181,7 @@ class Session:
         if self._strikes >= _STRIKES:
             self.drop("The peer sent wrong data several times.")
 
-    def post(self, message: AnyMessage, payload: bytes = b"") -> None:
+    def post(self, message: AnyMessage, *payload: bytes) -> None:
         """Send without waiting. A peer that reads nothing of it is dropped."""
         if self.closed.is_set():
             return
@@ -194,7 +196,7 @@ class Session:
         self._posted.append((message, payload))
         self._to_send.set()
 
-    async def send(self, message: AnyMessage, payload: bytes = b"") -> None:
+    async def send(self, message: AnyMessage, *payload: bytes) -> None:
         """Send after what is queued; waits while the queue is full. Not for the reader's use.
 
         Raises SessionClosedError.
@@ -206,7 +208,7 @@ class Session:
         self._bulk.append((message, payload))
         self._to_send.set()
 
-    def answer(self, reply: Coroutine[Any, Any, tuple[AnyMessage, bytes]]) -> None:
+    def answer(self, reply: Coroutine[Any, Any, Reply]) -> None:
         """Send what `reply` comes to, while the reader goes on. Few are worked on at a time, and a
         peer that asks for far more is dropped."""
         if self._answers >= _MOST_REQUESTS:
@@ -225,16 +227,17 @@ class Session:
         self._answers += 1
         task.add_done_callback(lambda _: self._answered(reply))
 
-    async def _answer(self, reply: Coroutine[Any, Any, tuple[AnyMessage, bytes]]) -> None:
+    async def _answer(self, reply: Coroutine[Any, Any, Reply]) -> None:
         async with self._answer_room:
-            await self.send(*await reply)
+            message, payload = await reply
+            await self.send(message, *payload)
 
-    def _answered(self, reply: Coroutine[Any, Any, tuple[AnyMessage, bytes]]) -> None:
+    def _answered(self, reply: Coroutine[Any, Any, Reply]) -> None:
         self._answers -= 1
         # It may never have been begun.
         reply.close()
 
-    async def request_chunks(self, folder: str, digests: Sequence[Digest]) -> list[bytes | None]:
+    async def request_chunks(self, folder: str, digests: Sequence[Digest]) -> list[Data | None]:
         """The chunks in the order asked for, None for what the peer lacks; unverified.
 
         Raises SessionClosedError and TimeoutError.
@@ -356,9 +359,8 @@ class Session:
                 raise SessionClosedError(self._dropped)
 
     @staticmethod
-    def _frame(message: AnyMessage, payload: bytes) -> list[bytes | memoryview]:
-        head = encode_frame(message, payload)
-        return [head, payload] if payload else [head]
+    def _frame(message: AnyMessage, payload: Sequence[bytes]) -> list[bytes | memoryview]:
+        return [encode_frame(message, *payload), *payload]
 
     async def _watch(self) -> NoReturn:
         while True:

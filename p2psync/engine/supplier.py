@@ -56,7 +56,7 @@ class Supplier:
 
     async def chunks(
         self, request: ChunkRequest, packing: Packing | None = None
-    ) -> tuple[ChunkReply, bytes]:
+    ) -> tuple[ChunkReply, Sequence[bytes]]:
         """Compressed where `packing` expects that to pay."""
         digests = [Digest(digest) for digest in request.digests]
         places = await self._index.find_chunks(digests)
@@ -69,7 +69,7 @@ class Supplier:
             packed = await asyncio.to_thread(attempt.pack, found)
             packing.learn(packed)
             return ChunkReply(request.request, sizes, packed.lengths), packed.payload
-        return ChunkReply(request.request, sizes), b"".join(data for data in found if data)
+        return ChunkReply(request.request, sizes), [data for data in found if data]
 
     def _read(
         self, wanted: Sequence[tuple[Digest, Sequence[Place]]]
@@ -117,8 +117,8 @@ class Supplier:
             return None
         return data if blake3.blake3(data).digest() == digest else None
 
-    async def manifest(self, request: ManifestRequest) -> tuple[ManifestReply, bytes]:
+    async def manifest(self, request: ManifestRequest) -> tuple[ManifestReply, Sequence[bytes]]:
         """An empty reply where it is not held, or too long to be sent."""
         manifest = await self._index.manifest(request.content)
         encoded = encode_manifest(manifest) if manifest else b""
-        return ManifestReply(request.request), encoded if len(encoded) <= MAX_PAYLOAD else b""
+        return ManifestReply(request.request), [encoded] if len(encoded) <= MAX_PAYLOAD else []

@@ -125,11 +125,19 @@ def _chunk(data: memoryview) -> Chunk:
 
 
 def _exactly(system: System, file: int, size: int, offset: int, path: RelPath) -> bytes:
+    data = read_up_to(system, file, size, offset)
+    if len(data) < size:
+        raise changed(path)
+    return data
+
+
+def read_up_to(system: System, file: int, size: int, offset: int) -> bytes:
+    """Fewer than `size` bytes only where the file ends."""
     data = system.read(file, size, offset)
     while len(data) < size:
         more = system.read(file, size - len(data), offset + len(data))
         if not more:
-            raise changed(path)
+            break
         data += more
     return data
 

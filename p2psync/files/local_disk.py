@@ -117,7 +117,7 @@ class LocalDisk:
         with self._tree() as tree:
             return staging.prepare(tree, name, manifest)
 
-    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes]]) -> None:
+    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
         with self._tree() as tree:
             staging.stage_pieces(tree, name, pieces)
 

@@ -12,7 +12,7 @@ from p2psync import failpoints
 from p2psync.core.entry import Chunk, Manifest
 from p2psync.core.manifest import holes, offsets_of
 from p2psync.core.relpath import INTERNAL, RelPath
-from p2psync.files.hashing import opened
+from p2psync.files.hashing import opened, read_up_to
 from p2psync.files.modes import mode_of_new, set_mode
 from p2psync.files.root import STAGING
 from p2psync.files.syscalls import System
@@ -20,7 +20,7 @@ from p2psync.files.tree import Tree
 from p2psync.files.writing import discard, write_all
 from p2psync.ports import FileChangedError, Place, StagedPlace, Whole
 
-Pieces = Sequence[tuple[int, bytes]]
+Pieces = Sequence[tuple[int, bytes | memoryview]]
 
 STAGING_AREA = RelPath(f"{INTERNAL}/{STAGING}")
 
@@ -311,10 +311,10 @@ def read_staged(tree: Tree, place: StagedPlace) -> bytes:
     system = tree.system
     file = system.open_staging(staging_area(tree), place.name, create=False)
     try:
-        buffer = bytearray(place.size)
-        if not _fill(system, file, memoryview(buffer), place.offset):
+        data = read_up_to(system, file, place.size, place.offset)
+        if len(data) < place.size:
             raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
-        return bytes(buffer)
+        return data
     finally:
         system.close(file)
 

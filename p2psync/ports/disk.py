@@ -101,7 +101,7 @@ class Whole(NamedTuple):
     """A file of which all bytes are at hand, to be staged under a name."""
 
     name: str
-    data: bytes
+    data: bytes | memoryview
     entry: Entry
 
 
@@ -171,7 +171,7 @@ class Disk(Protocol):
         """Make the staging file of these chunks if there is none of their size, with room for all
         but holes; which of them it has already (resume after a crash)."""
 
-    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes]]) -> None:
+    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
         """Write (offset, bytes) pieces into a staging file that was prepared; FileNotFoundError
         where it has gone since."""
 

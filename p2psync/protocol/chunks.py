@@ -8,6 +8,8 @@ from collections.abc import Callable
 from p2psync.protocol.messages import MISSING, ChunkReply
 from p2psync.protocol.wire import MAX_PAYLOAD, RemoteProtocolError
 
+Data = bytes | memoryview
+
 _LEVEL = 1
 """Higher ones take twice the time for a tenth less."""
 
@@ -20,9 +22,9 @@ def packer() -> Callable[[bytes], bytes]:
     return zstandard.ZstdCompressor(level=_LEVEL).compress
 
 
-def cut_chunks(reply: ChunkReply, asked: int, payload: bytes) -> list[bytes | None]:
+def cut_chunks(reply: ChunkReply, asked: int, payload: bytes) -> list[Data | None]:
     """The chunks of the reply to a request for so many, None for those that are missing. All of
-    them together take no more memory than a payload may.
+    them together take no more memory than a payload may: what came as it is stays in it.
 
     Raises RemoteProtocolError. Where something is packed this takes a while.
     """
@@ -35,13 +37,14 @@ def cut_chunks(reply: ChunkReply, asked: int, payload: bytes) -> list[bytes | No
             raise RemoteProtocolError("The peer sent a chunk of an impossible size.")
     if _total(reply.sizes) > MAX_PAYLOAD or _total(lengths) != len(payload):
         raise RemoteProtocolError("The peer sent chunks whose sizes do not add up.")
-    chunks: list[bytes | None] = []
+    chunks: list[Data | None] = []
+    whole = memoryview(payload)
     at = 0
     for size, length in zip(reply.sizes, lengths, strict=True):
         if size == MISSING:
             chunks.append(None)
             continue
-        piece = payload[at : at + length]
+        piece = whole[at : at + length]
         at += length
         chunks.append(piece if length == size else _unpack(piece, size))
     return chunks
@@ -51,7 +54,7 @@ def _total(sizes: tuple[int, ...]) -> int:
     return sum(size for size in sizes if size != MISSING)
 
 
-def _unpack(frame: bytes, size: int) -> bytes:
+def _unpack(frame: memoryview, size: int) -> bytes:
     import zstandard
 
     try:

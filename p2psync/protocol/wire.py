@@ -42,12 +42,13 @@ class RemoteProtocolError(P2psyncError):
     """The peer sent what the protocol does not allow; the link is to be closed."""
 
 
-def encode_frame(message: AnyMessage, payload: bytes | memoryview = b"") -> bytes:
-    """The frame's head and body; `payload` follows it on the wire, uncopied."""
+def encode_frame(message: AnyMessage, *payload: bytes | memoryview) -> bytes:
+    """The frame's head and body; the pieces of `payload` follow it on the wire, uncopied."""
     body = _encoder.encode(message)
-    if len(body) > MAX_BODY or len(payload) > MAX_PAYLOAD:
+    size = sum(map(len, payload))
+    if len(body) > MAX_BODY or size > MAX_PAYLOAD:
         raise ValueError(f"{type(message).__name__} is larger than a frame may be")
-    return _HEAD.pack(len(body), len(payload)) + body
+    return _HEAD.pack(len(body), size) + body
 
 
 class FrameReader:

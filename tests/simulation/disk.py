@@ -117,7 +117,7 @@ class SimulatedDisk(MemoryDisk):
         self._room()
         return super().prepare(name, manifest)
 
-    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes]]) -> None:
+    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
         self._may_fail("stage_pieces")
         self._room()
         super().stage_pieces(name, pieces)

@@ -455,7 +455,7 @@ class MemoryDisk:
                 for at, chunk in zip(offsets_of(manifest), manifest, strict=True)
             ]
 
-    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes]]) -> None:
+    def stage_pieces(self, name: str, pieces: Sequence[tuple[int, bytes | memoryview]]) -> None:
         with self._lock:
             self._begin("stage_pieces")
             self._check("stage_pieces", name)
