@@ -1,6 +1,7 @@
 """Running the daemon in this process, with something beside it that talks to it as a client."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -58,6 +59,8 @@ def run_daemon_with(
 
 
 async def _serve(home: Path, config: Config, beside: Callable[[threading.Event], None]) -> None:
+    # What a start makes stays. The daemon has garbage collected again when it runs.
+    gc.disable()
     from p2psync.daemon import serve
 
     ready, stop = asyncio.Event(), threading.Event()

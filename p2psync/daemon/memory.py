@@ -11,13 +11,24 @@ from collections.abc import Awaitable, Callable
 
 EVERY_S = 60.0
 _M_ARENA_MAX = -8  # malloc.h
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_BUFFER = 32 * 1024 * 1024
+"""The most that the C library takes from its heap."""
 
 
 def keep_to_one_heap() -> None:
-    """For all threads, where the C library can. To be called before there are others."""
+    """For all threads and for buffers of files too, where the C library can. To be called before
+    there are other threads.
+
+    Otherwise each buffer comes from the system and goes back to it, and finding its pages takes
+    longer than filling them.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER)
+        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_BUFFER)
 
 
 async def return_freed_memory(
@@ -31,12 +42,12 @@ async def return_freed_memory(
 
 
 def collect_rarely() -> None:
-    """Have the garbage collector look at what a start-up leaves behind no more, and at new objects
-    less often: syncing makes many small values, and it took a tenth of the time. What circles there
-    are, of sessions that have ended, goes at the next round of `return_freed_memory` at last."""
-    gc.collect()
+    """Have the garbage collector look at what a start-up made no more, and at new objects less
+    often: syncing makes many small values, and it took a tenth of the time. What circles there are,
+    of sessions that have ended, goes at the next round of `return_freed_memory` at last."""
     gc.freeze()
     gc.set_threshold(5_000, 20, 20)
+    gc.enable()
 
 
 def trim() -> None:

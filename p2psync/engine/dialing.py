@@ -13,7 +13,7 @@ from p2psync.errors import P2psyncError
 from p2psync.ports import Address, Clock, Dialer, DialRefusedError, Link, Randomness
 
 _DIAL_S = 4.0
-_SECOND_S = 0.3
+_SECOND_S = 0.05
 """The device with the greater ID dials so much later: where both can, one link is enough."""
 _LASTING_S = 5.0
 _DIALS_AT_ONCE = 64

@@ -100,10 +100,13 @@ async def test_it_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_collector_looks_rarely_once_all_is_started() -> None:
     before = gc.get_threshold()
+    gc.disable()
     try:
         memory.collect_rarely()
+        assert gc.isenabled()
         assert gc.get_threshold()[0] > 5 * before[0]
         assert gc.get_freeze_count() > 10_000
     finally:
+        gc.enable()
         gc.set_threshold(*before)
         gc.unfreeze()
