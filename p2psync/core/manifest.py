@@ -1,5 +1,6 @@
 """A file's list of chunks: how it is cut, the list's bytes, and the content id that names it."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
@@ -29,6 +30,8 @@ class ChunkSizes(NamedTuple):
 _USUAL = ChunkSizes(128 * 1024, 512 * 1024, 2 * 1024 * 1024)
 _HUGE = ChunkSizes(1024 * 1024, 4 * 1024 * 1024, 16 * 1024 * 1024)
 _HUGE_FROM = 64 * 1024**3
+FOLLOWED_FROM = 16 * 1024 * 1024
+"""From this size on it is worth knowing how a file was cut before."""
 
 
 class ManifestError(P2psyncError):
@@ -41,7 +44,7 @@ def chunk_sizes(file_size: int) -> ChunkSizes:
     return _USUAL if file_size < _HUGE_FROM else _HUGE
 
 
-def offsets_of(manifest: Manifest) -> list[int]:
+def offsets_of(manifest: Sequence[Chunk]) -> list[int]:
     """Where each chunk begins."""
     return list(accumulate((chunk.size for chunk in manifest[:-1]), initial=0))[: len(manifest)]
 

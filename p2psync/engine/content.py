@@ -196,9 +196,7 @@ class Contents:
         ]
         others = share if share.is_wanted_elsewhere else None
         try:
-            left = await fetch_chunks(
-                self._folder, needs, self._sessions, keep, share.got, others
-            )
+            left = await fetch_chunks(self._folder, needs, self._sessions, keep, share.got, others)
         finally:
             share.end()
         return None if left else Staged(name, manifest)

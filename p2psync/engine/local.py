@@ -75,7 +75,7 @@ class LocalChanges:
         self._turn = turn
         self._brakes = brakes
         self._finder = Finder(index, disk, problems, turn)
-        self._reader = Reader(disk, problems)
+        self._reader = Reader(index, disk, problems)
         self.author = author
         self._dirty: set[RelPath] = set()
         self._everything = True

@@ -3,26 +3,30 @@
 import asyncio
 from collections.abc import Sequence
 
+from p2psync.core.entry import Manifest
+from p2psync.core.manifest import FOLLOWED_FROM
 from p2psync.core.relpath import RelPath
 from p2psync.engine.problems import Problems
-from p2psync.ports import Disk, FileChangedError, Hashed, Problem, Seen
+from p2psync.ports import Disk, FileChangedError, FolderIndex, Hashed, Problem, Seen
 
 _WORTH_A_THREAD = 64 * 1024
 """Bytes of a file that take longer to read and hash than all else that is to be done for it."""
 
 
 class Reader:
-    def __init__(self, disk: Disk, problems: Problems) -> None:
+    def __init__(self, index: FolderIndex, disk: Disk, problems: Problems) -> None:
+        self._index = index
         self._disk = disk
         self._problems = problems
 
     async def read(self, files: Sequence[Seen]) -> tuple[dict[RelPath, Hashed], list[RelPath]]:
         """In two worker threads; and those that changed meanwhile. Files that cannot be read
         become problems."""
-        paths = [file.path for file in files]
+        known = await self._known_cuts(files)
+        tasks = [(file.path, known.get(file.path, ())) for file in files]
         # With little to hash in each file, two threads would only wait for one another.
         alone = sum(file.fingerprint.size for file in files) < len(files) * _WORTH_A_THREAD
-        halves = [half for half in ([paths] if alone else [paths[::2], paths[1::2]]) if half]
+        halves = [half for half in ([tasks] if alone else [tasks[::2], tasks[1::2]]) if half]
         done = await asyncio.gather(*(asyncio.to_thread(self._read_each, half) for half in halves))
         results: dict[RelPath, Hashed] = {}
         unsteady: list[RelPath] = []
@@ -35,6 +39,15 @@ class Reader:
                 else:
                     unsteady.append(path)
         return results, unsteady
+
+    async def _known_cuts(self, files: Sequence[Seen]) -> dict[RelPath, Manifest]:
+        """How the large ones were cut before."""
+        large = [file.path for file in files if file.fingerprint.size >= FOLLOWED_FROM]
+        known: dict[RelPath, Manifest] = {}
+        for path, held in (await self._index.held(large)).items():
+            if manifest := await self._index.manifest(held.entry.content):
+                known[path] = manifest
+        return known
 
     async def make_durable(self, paths: Sequence[RelPath]) -> set[RelPath]:
         """Which of them could not be; they become problems."""
@@ -60,13 +73,15 @@ class Reader:
             return {each: why for path in paths for each, why in self._sync([path]).items()}
         return {}
 
-    def _read_each(self, paths: Sequence[RelPath]) -> list[tuple[RelPath, Hashed | Problem | None]]:
+    def _read_each(
+        self, files: Sequence[tuple[RelPath, Manifest]]
+    ) -> list[tuple[RelPath, Hashed | Problem | None]]:
         """Runs in a worker thread; None for files that changed meanwhile."""
         results: list[tuple[RelPath, Hashed | Problem | None]] = []
         with self._disk.at_once():
-            for path in paths:
+            for path, known in files:
                 try:
-                    results.append((path, self._disk.hash_file(path)))
+                    results.append((path, self._disk.hash_file(path, known=known)))
                 except (FileChangedError, FileNotFoundError, NotADirectoryError):
                     results.append((path, None))
                 except OSError as error:

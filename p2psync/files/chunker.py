@@ -27,10 +27,14 @@ def _nothing() -> None:
 
 
 def cut(
-    read_into: ReadInto, size: int, before_reuse: Callable[[], None] = _nothing
+    read_into: ReadInto,
+    size: int,
+    *,
+    begin: int = 0,
+    before_reuse: Callable[[], None] = _nothing,
 ) -> Iterator[memoryview]:
-    """The chunks of a file of `size` bytes in order; the views hold until the next is asked for and
-    `before_reuse` was called.
+    """The chunks of a file of `size` bytes in order, from the one that begins at `begin`; the views
+    hold until the next is asked for and `before_reuse` was called.
 
     Memory is bounded by two of the largest chunks. Where no cut is found in the whole file it is
     halved, for a list of chunks has two at least.
@@ -43,8 +47,8 @@ def cut(
         normalized_chunking=_NORMALIZATION,
         seed=_SEED,
     )
-    window = memoryview(bytearray(min(2 * sizes.maximum, size)))
-    filled = read = 0
+    window = memoryview(bytearray(min(2 * sizes.maximum, size - begin)))
+    filled, read = 0, begin
     while read < size or filled:
         count = min(len(window) - filled, size - read)
         read_into(window[filled : filled + count], read)

@@ -4,23 +4,19 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import blake3
 
-from p2psync.core.entry import MAX_FILE_SIZE, SINGLE_CHUNK_MAX, Chunk, Manifest
+from p2psync.core.entry import MAX_FILE_SIZE, SINGLE_CHUNK_MAX, Manifest
 from p2psync.core.ids import Digest
 from p2psync.core.manifest import content_id_of_manifest
 from p2psync.core.relpath import RelPath
-from p2psync.files.chunker import cut
 from p2psync.files.fingerprint import fingerprint_of
+from p2psync.files.manifest import manifest_of
 from p2psync.files.syscalls import System
 from p2psync.files.tree import ABSENT, Tree
 from p2psync.ports import FileChangedError, Hashed, Place
-
-_HASHED_BESIDE = 16 * 1024 * 1024
-"""Files from this size are cut in one thread and hashed in another, which takes half as long."""
 
 _NO_FILE = ABSENT | {errno.ENXIO}
 """Opening a socket fails with ENXIO."""
@@ -46,7 +42,12 @@ def opened(tree: Tree, path: RelPath) -> Iterator[tuple[int, os.stat_result]]:
 
 
 def hash_file(
-    tree: Tree, path: RelPath, now_ns: Callable[[], int], *, fresh: bool = False
+    tree: Tree,
+    path: RelPath,
+    now_ns: Callable[[], int],
+    *,
+    known: Manifest = (),
+    fresh: bool = False,
 ) -> Hashed:
     begun_ns = now_ns()
     with opened(tree, path) as (file, before):
@@ -59,7 +60,7 @@ def hash_file(
         if size <= SINGLE_CHUNK_MAX:
             content = Digest(blake3.blake3(_exactly(tree.system, file, size, 0, path)).digest())
         else:
-            manifest = _manifest(tree.system, file, size, path)
+            manifest = _manifest(tree.system, file, size, path, known)
             content = content_id_of_manifest(manifest)
         after = tree.system.fstat(file)
         try:
@@ -95,7 +96,7 @@ def _forget(system: System, file: int, size: int, offset: int) -> None:
         system.forget_cached(file, size, offset)
 
 
-def _manifest(system: System, file: int, size: int, path: RelPath) -> Manifest:
+def _manifest(system: System, file: int, size: int, path: RelPath, known: Manifest) -> Manifest:
     def read_into(view: memoryview, offset: int) -> None:
         while view:
             count = system.read_into(file, view, offset)
@@ -104,24 +105,7 @@ def _manifest(system: System, file: int, size: int, path: RelPath) -> Manifest:
             view = view[count:]
             offset += count
 
-    if size < _HASHED_BESIDE:
-        return tuple(_chunk(view) for view in cut(read_into, size))
-    chunks: list[Chunk] = []
-    hashing: list[Future[Chunk]] = []
-
-    def collect() -> None:
-        chunks.extend(each.result() for each in hashing)
-        hashing.clear()
-
-    with ThreadPoolExecutor(1) as helper:
-        for view in cut(read_into, size, before_reuse=collect):
-            hashing.append(helper.submit(_chunk, view))
-        collect()
-    return tuple(chunks)
-
-
-def _chunk(data: memoryview) -> Chunk:
-    return Chunk(Digest(blake3.blake3(data).digest()), len(data))
+    return manifest_of(read_into, size, known)
 
 
 def _exactly(system: System, file: int, size: int, offset: int, path: RelPath) -> bytes:

@@ -95,9 +95,9 @@ class LocalDisk:
         with self._tree() as tree:
             return look(tree, paths, now_ns=self._now_ns())
 
-    def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
+    def hash_file(self, path: RelPath, *, known: Manifest = (), fresh: bool = False) -> Hashed:
         with self._tree() as tree:
-            return hashing.hash_file(tree, path, self._now_ns, fresh=fresh)
+            return hashing.hash_file(tree, path, self._now_ns, known=known, fresh=fresh)
 
     def read(self, place: Place, *, fresh: bool = False) -> bytes:
         with self._tree() as tree:

@@ -1,5 +1,6 @@
 import asyncio
 import random
+from collections.abc import Sequence
 
 import blake3
 import pytest
@@ -325,7 +326,7 @@ async def test_a_silent_peer_is_not_asked_again_before_it_has_answered(
     go_on = asyncio.Event()
     answer = bob.supplier.chunks
 
-    async def late(request: ChunkRequest, _: Packing | None) -> tuple[ChunkReply, bytes]:
+    async def late(request: ChunkRequest, _: Packing | None) -> tuple[ChunkReply, Sequence[bytes]]:
         await go_on.wait()
         return await answer(request)
 

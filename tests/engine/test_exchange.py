@@ -94,7 +94,7 @@ class Peer:
         async with asyncio.timeout(2):
             while True:
                 while self.session._bulk:
-                    message, payload = self.session._bulk.popleft()
+                    message, (payload,) = self.session._bulk.popleft()
                     self.session._bulk_room.release()
                     assert isinstance(message, IndexBatch)
                     assert message.epoch == self.index.epoch

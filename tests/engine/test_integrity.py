@@ -370,7 +370,7 @@ async def test_damage_that_the_supplier_meets_is_judged_and_mended(
     digest = Digest(blake3.blake3(b"as it was written").digest())
 
     reply, payload = await ada.supplier.chunks(ChunkRequest(1, "shared", (digest,)))
-    assert (reply.sizes, payload) == ((MISSING,), b"")
+    assert (reply.sizes, payload) == ((MISSING,), [])
     await ada.integrity.judge_suspects()
     assert await is_damaged(ada)
 

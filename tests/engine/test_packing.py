@@ -48,7 +48,7 @@ def pack(packing: Packing, *chunks: bytes | None) -> tuple[int, ...]:
     packing.learn(packed)
     sizes = tuple(MISSING if chunk is None else len(chunk) for chunk in chunks)
     reply = ChunkReply(1, sizes, packed.lengths)
-    assert cut_chunks(reply, len(chunks), packed.payload) == list(chunks)
+    assert cut_chunks(reply, len(chunks), b"".join(packed.payload)) == list(chunks)
     return packed.lengths
 
 
@@ -151,7 +151,7 @@ async def supplied(device: Device, packing: Packing | None, data: bytes) -> Chun
     supplier = Supplier(device.index, device.disk, lambda _: None, lambda _: None)
     digests = tuple(chunk.digest for chunk in chunked(data))
     reply, payload = await supplier.chunks(ChunkRequest(1, "f", digests), packing)
-    chunks = cut_chunks(reply, len(digests), payload)
+    chunks = cut_chunks(reply, len(digests), b"".join(payload))
     assert [Digest(blake3.blake3(chunk or b"").digest()) for chunk in chunks] == list(digests)
     return reply
 

@@ -11,8 +11,8 @@ from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk
 from p2psync.core.ids import Digest
 from p2psync.core.manifest import encode_manifest
 from p2psync.engine import session as module
-from p2psync.engine.session import REQUESTS_AT_ONCE, Session, SessionClosedError
-from p2psync.protocol.chunks import cut_chunks, packer
+from p2psync.engine.session import REQUESTS_AT_ONCE, Reply, Session, SessionClosedError
+from p2psync.protocol.chunks import Data, cut_chunks, packer
 from p2psync.protocol.connection import DEAD_AFTER, PING_AFTER
 from p2psync.protocol.messages import (
     MISSING,
@@ -100,10 +100,10 @@ def status(number: int) -> Status:
 
 
 def serving(chunks: dict[bytes, bytes]) -> Answer:
-    async def reply(request: ChunkRequest) -> tuple[AnyMessage, bytes]:
+    async def reply(request: ChunkRequest) -> Reply:
         found = [chunks.get(digest) for digest in request.digests]
         sizes = tuple(MISSING if data is None else len(data) for data in found)
-        return ChunkReply(request.request, sizes), b"".join(data or b"" for data in found)
+        return ChunkReply(request.request, sizes), [data for data in found if data]
 
     async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
         if isinstance(message, ChunkRequest):
@@ -207,8 +207,8 @@ async def understanding() -> AsyncIterator[Pair]:
 def packing(data: bytes, said: list[ChunkReply]) -> Answer:
     """Answers each request for a chunk with these bytes, packed where the session says so."""
 
-    async def reply(session: Session, request: ChunkRequest) -> tuple[AnyMessage, bytes]:
-        payload = data
+    async def reply(session: Session, request: ChunkRequest) -> Reply:
+        payload: Sequence[bytes] = [data]
         lengths: tuple[int, ...] = ()
         if session.packing is not None and (attempt := session.packing.attempt()) is not None:
             packed = attempt.pack([data])
@@ -247,7 +247,7 @@ async def test_what_is_packed_is_unpacked_beside_the_loop(
 ) -> None:
     threads: list[threading.Thread] = []
 
-    def cut(reply: ChunkReply, asked: int, payload: bytes) -> list[bytes | None]:
+    def cut(reply: ChunkReply, asked: int, payload: bytes) -> list[Data | None]:
         if reply.packed:
             threads.append(threading.current_thread())
         return cut_chunks(reply, asked, payload)
@@ -398,9 +398,9 @@ async def test_a_reply_may_take_long_through_a_slow_network(
 async def test_the_reader_goes_on_while_an_answer_is_made(pair: Pair) -> None:
     go_on = asyncio.Event()
 
-    async def slow() -> tuple[AnyMessage, bytes]:
+    async def slow() -> Reply:
         await go_on.wait()
-        return status(2), b""
+        return status(2), []
 
     async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
         if message == status(0):
@@ -418,12 +418,12 @@ async def test_few_answers_are_made_at_a_time_and_a_flood_ends_the_session(pair:
     under_way = most = 0
     never = asyncio.Event()
 
-    async def slow() -> tuple[AnyMessage, bytes]:
+    async def slow() -> Reply:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         await never.wait()
-        return status(2), b""
+        return status(2), []
 
     async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:
         if isinstance(message, Status):
@@ -438,7 +438,7 @@ async def test_few_answers_are_made_at_a_time_and_a_flood_ends_the_session(pair:
 
 
 async def test_an_answer_that_fails_ends_the_session_with_its_reason(pair: Pair) -> None:
-    async def failing() -> tuple[AnyMessage, bytes]:
+    async def failing() -> Reply:
         raise SessionClosedError("The index is damaged.")
 
     async def handle(session: Session, message: AnyMessage, payload: bytes) -> None:

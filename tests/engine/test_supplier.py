@@ -33,12 +33,12 @@ class Supply:
     async def chunks(self, *digests: Digest) -> tuple[tuple[int, ...], bytes]:
         reply, payload = await self._supplier.chunks(ChunkRequest(5, "f", digests))
         assert reply.request == 5
-        return reply.sizes, payload
+        return reply.sizes, b"".join(payload)
 
     async def manifest(self, content: bytes) -> bytes:
         reply, payload = await self._supplier.manifest(ManifestRequest(6, "f", content))
         assert reply.request == 6
-        return payload
+        return b"".join(payload)
 
 
 @pytest.fixture

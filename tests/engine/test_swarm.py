@@ -11,6 +11,7 @@ import pytest
 from p2psync.core.entry import Chunk
 from p2psync.core.ids import DeviceID, Digest
 from p2psync.core.relpath import RelPath
+from p2psync.core.window import REQUEST_BYTES, Window
 from p2psync.engine import fetch, swarm
 from p2psync.engine.fetch import Need
 from p2psync.engine.packing import Packing
@@ -35,7 +36,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(swarm, "_TELL_EVERY_S", 0.0)
     monkeypatch.setattr(fetch, "NEWS_S", 0.2)
     # The file is small: what is asked for at once is a smaller part of it so, as of a large one.
-    monkeypatch.setattr(fetch, "REQUEST_BYTES", 1)
+    monkeypatch.setattr(Window, "request_bytes", 1)
+    monkeypatch.setattr(Window, "requests", lambda _window, most: most // REQUEST_BYTES)
 
 
 async def _wanting(lab: Lab, names: str) -> list[Device]:
@@ -82,7 +84,9 @@ async def test_an_author_that_leaves_halfway_leaves_what_the_others_have_togethe
     given: set[Digest] = set()
     chunks = author.supplier.chunks
 
-    async def leaving(request: ChunkRequest, _: Packing | None) -> tuple[ChunkReply, bytes]:
+    async def leaving(
+        request: ChunkRequest, _: Packing | None
+    ) -> tuple[ChunkReply, Sequence[bytes]]:
         given.update(map(Digest, request.digests))
         if len(given) == len({chunk.digest for chunk in MANIFEST}):
             for session in list(author.exchanges):
@@ -159,12 +163,12 @@ async def test_one_who_tells_of_all_and_does_not_answer_does_not_hold_up_the_sou
     share = _begun(made)
     _tell(made, CYD, *range(len(MANIFEST)))
     needs = [Need(c.digest, c.size, frozenset({ADA}), number=n) for n, c in enumerate(MANIFEST)]
-    fetching = fetch._Fetch(FOLDER, needs, _nowhere, share)
-    first = fetching.take(ADA)
+    fetching = fetch._Fetch[None](FOLDER, needs, _nowhere, _nowhere, share)
+    first = fetching.take(ADA, 1)
     assert first is not None and first.is_common
-    assert fetching.take(ADA) is None, "the others have the rest"
+    assert fetching.take(ADA, 1) is None, "the others have the rest"
     fetching.fell_silent(CYD)
-    rare = [fetching.take(ADA) for _ in range(3)]
+    rare = [fetching.take(ADA, 1) for _ in range(3)]
     assert all(batch is not None and not batch.is_common for batch in rare)
 
 
@@ -178,7 +182,7 @@ def test_to_look_for_what_a_peer_can_serve_does_not_take_longer_for_larger_files
         )
         share = made.begin(CONTENT, manifest, "c-1", [False] * chunks, frozenset())
         needs = [Need(c.digest, c.size, frozenset(), number=n) for n, c in enumerate(manifest)]
-        fetching = fetch._Fetch(FOLDER, needs, _nowhere, share)
+        fetching = fetch._Fetch[None](FOLDER, needs, _nowhere, _nowhere, share)
         made.heard(ADA, Holding(FOLDER, CONTENT), b"\1" + bytes(chunks // 8))
         count = 0
 
@@ -188,7 +192,7 @@ def test_to_look_for_what_a_peer_can_serve_does_not_take_longer_for_larger_files
 
         sys.setprofile(counted)
         try:
-            batch = fetching.take(ADA)
+            batch = fetching.take(ADA, 1)
         finally:
             sys.setprofile(None)
         assert batch is not None and batch.numbers == [0]
@@ -197,7 +201,7 @@ def test_to_look_for_what_a_peer_can_serve_does_not_take_longer_for_larger_files
     assert steps(20_000) <= 2 * steps(200)
 
 
-async def _nowhere(_chunks: object) -> None:
+def _nowhere(_chunks: object) -> None:
     raise AssertionError("nothing is delivered")
 
 

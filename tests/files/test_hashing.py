@@ -1,21 +1,17 @@
 import errno
 import mmap
 import os
-import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from p2psync.core.entry import SINGLE_CHUNK_MAX, Chunk
-from p2psync.files import hashing
+from p2psync.core.entry import SINGLE_CHUNK_MAX
 from p2psync.ports import FileChangedError, Place
 from tests.files.folder import Folder, disk_at, make_folder
 from tests.files.interposed import InterposedSystem, fails, once
 from tests.support.contracts.disk import bytes_of
-from tests.support.memory_disk import chunked
 from tests.support.steps import rel, walked
 
 BIG = 3 * SINGLE_CHUNK_MAX
@@ -68,48 +64,6 @@ def test_a_file_that_changes_while_it_is_read_has_no_hash(
     system.after = once(call, lambda: edit(folder.root / "file"), skip=1 if call == "read" else 0)
     with pytest.raises(FileChangedError):
         folder.disk.hash_file(rel("file"))
-
-
-class Late:
-    """Stands for a thread that comes to its work as late as it may."""
-
-    def __init__(self, _threads: int) -> None:
-        pass
-
-    def __enter__(self) -> "Late":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def submit(self, work: Callable[[memoryview], Chunk], data: memoryview) -> "Future[Chunk]":
-        future: Future[Chunk] = Future()
-        future.result = lambda timeout=None: work(data)  # type: ignore[method-assign]
-        return future
-
-
-def test_a_large_file_is_cut_and_hashed_in_two_threads_however_late_the_other_is(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = bytes_of(1, 20 * SINGLE_CHUNK_MAX)
-    folder.write("file", data)
-    one_after_the_other = folder.disk.hash_file(rel("file"))
-    assert one_after_the_other.manifest == chunked(data)
-
-    threads = set()
-    work = hashing._chunk
-
-    def chunk(view: memoryview) -> Chunk:
-        threads.add(threading.get_ident())
-        return work(view)
-
-    monkeypatch.setattr(hashing, "_chunk", chunk)
-    monkeypatch.setattr(hashing, "_HASHED_BESIDE", len(data))
-    assert folder.disk.hash_file(rel("file")) == one_after_the_other
-    assert len(threads) == 1 and threading.get_ident() not in threads
-
-    monkeypatch.setattr(hashing, "ThreadPoolExecutor", Late)
-    assert folder.disk.hash_file(rel("file")) == one_after_the_other
 
 
 def test_a_pipe_is_no_file_and_is_not_waited_for(folder: Folder) -> None:

@@ -7,7 +7,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2psync.protocol.chunks import cut_chunks, packer
+from p2psync.protocol.chunks import Data, cut_chunks, packer
 from p2psync.protocol.messages import MISSING, ChunkReply
 from p2psync.protocol.wire import MAX_PAYLOAD, RemoteProtocolError
 
@@ -16,7 +16,7 @@ FRAME = packer()(TEXT)
 SHORT = packer()(b"one")
 
 
-def _cut(payload: bytes, size: int = len(TEXT), length: int | None = None) -> bytes | None:
+def _cut(payload: bytes, size: int = len(TEXT), length: int | None = None) -> Data | None:
     packed = (len(payload) if length is None else length,)
     (chunk,) = cut_chunks(ChunkReply(1, (size,), packed), 1, payload)
     return chunk

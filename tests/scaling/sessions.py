@@ -10,7 +10,7 @@ from pathlib import Path
 from p2psync.core.ids import Digest
 from p2psync.daemon.clock import SystemClock
 from p2psync.daemon.memory import trim
-from p2psync.engine.session import Session
+from p2psync.engine.session import Reply, Session
 from p2psync.net.link import TlsLink, handshake
 from p2psync.protocol.messages import AnyMessage, ChunkReply, ChunkRequest, Hello
 from tests.net.devices import Device, make_device, roster, tcp_pair
@@ -107,8 +107,8 @@ class _Pairs:
         await asyncio.gather(*self._tasks)
 
 
-async def _chunk(request: int) -> tuple[AnyMessage, bytes]:
-    return ChunkReply(request, (len(_BULK),)), _BULK
+async def _chunk(request: int) -> Reply:
+    return ChunkReply(request, (len(_BULK),)), [_BULK]
 
 
 def _reading() -> tuple[int, int]:

@@ -99,9 +99,9 @@ class SimulatedDisk(MemoryDisk):
         self.on_call("look")
         return super().look(paths)
 
-    def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
+    def hash_file(self, path: RelPath, *, known: Manifest = (), fresh: bool = False) -> Hashed:
         self._may_fail("hash_file", path)
-        return super().hash_file(path, fresh=fresh)
+        return super().hash_file(path, known=known, fresh=fresh)
 
     def read(self, place: Place, *, fresh: bool = False) -> bytes:
         self._may_fail("read", place.path)

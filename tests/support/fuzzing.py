@@ -112,7 +112,7 @@ def _take_packed_chunk(data: bytes) -> bool:
     except RemoteProtocolError:
         return False
     assert chunk is not None and len(chunk) == size
-    again = packer()(chunk)
+    again = packer()(bytes(chunk))
     if len(again) < size:
         assert cut_chunks(ChunkReply(1, (size,), (len(again),)), 1, again) == [chunk]
     return True

@@ -402,7 +402,7 @@ class MemoryDisk:
         self._begin("at_once")
         return nullcontext()
 
-    def hash_file(self, path: RelPath, *, fresh: bool = False) -> Hashed:
+    def hash_file(self, path: RelPath, *, known: Manifest = (), fresh: bool = False) -> Hashed:
         with self._lock:
             self._begin("hash_file")
             self._check("hash_file", path)
