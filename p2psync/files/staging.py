@@ -13,7 +13,7 @@ from p2psync.core.entry import Chunk, Manifest
 from p2psync.core.manifest import holes, offsets_of
 from p2psync.core.relpath import INTERNAL, RelPath
 from p2psync.files.hashing import opened, read_up_to
-from p2psync.files.modes import mode_of_new, set_mode
+from p2psync.files.modes import mode_of_new
 from p2psync.files.root import STAGING
 from p2psync.files.syscalls import System
 from p2psync.files.tree import Tree
@@ -91,16 +91,34 @@ def stage_whole(tree: Tree, files: Iterable[Whole]) -> None:
     area = staging_area(tree)
     system = tree.system
     for name, data, entry in files:
-        with _opened(system, area, name, len(data), written_whole=True) as (file, _):
-            try:
-                write_all(system, file, data, 0)
-                failpoints.reach("staging.piece-written")
-                set_mode(system, file, mode_of_new(executable=entry.executable))
-                system.set_mtime(file, entry.mtime_ns)
-            except OSError:
-                # The next try takes another name, and a full disk would fill with these.
-                discard(system, area, name)
-                raise
+        file = _new(system, area, name, mode_of_new(executable=entry.executable))
+        try:
+            failpoints.reach("staging.opened")
+            write_all(system, file, data, 0)
+            failpoints.reach("staging.piece-written")
+            system.set_mtime(file, entry.mtime_ns)
+        except OSError:
+            # The next try takes another name, and a full disk would fill with these.
+            discard(system, area, name)
+            raise
+        finally:
+            system.close(file)
+
+
+def _new(system: System, area: int, name: str, mode: int) -> int:
+    """What a crash left under that name goes: it is incomplete, or a user's file that was placed by
+    a link and has its own name."""
+    _check(name)
+    try:
+        return system.create_staging(area, name, mode)
+    except FileExistsError:
+        system.unlink(area, name)
+        return system.create_staging(area, name, mode)
+
+
+def _check(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no staging name")
 
 
 _LEFT_FREE = 1024**3
@@ -136,20 +154,17 @@ def _opened(
     area: int,
     name: str,
     size: int,
-    dense: Sequence[tuple[int, int]] = (),
-    *,
-    written_whole: bool = False,
+    dense: Sequence[tuple[int, int]],
 ) -> Iterator[tuple[int, bool]]:
     """The staging file with that name and size, and whether it was not there before: then it is
-    empty, with room for what is `dense`; one that is `written_whole` at once grows to its size
-    then. One that is made in vain (the disk is full) is not left behind."""
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no staging name")
+    empty, with room for what is `dense`. One that is made in vain (the disk is full) is not left
+    behind."""
+    _check(name)
     file, found = _ours(system, area, name)
     try:
         is_new = found.st_size != size
         try:
-            if is_new and (found.st_size or not written_whole):
+            if is_new:
                 _give_size(system, file, found.st_size, size, dense)
         except OSError:
             discard(system, area, name)

@@ -130,6 +130,11 @@ class System:
         flags = os.O_RDWR | _FILE | (os.O_CREAT if create else 0)
         return os.open(name, flags, 0o600, dir_fd=directory)
 
+    def create_staging(self, directory: int, name: str, mode: int) -> int:
+        """Raises FileExistsError where the name is taken."""
+        flags = os.O_RDWR | _FILE | os.O_CREAT | os.O_EXCL
+        return os.open(name, flags, mode, dir_fd=directory)
+
     def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
         return os.pwrite(descriptor, data, offset)
 

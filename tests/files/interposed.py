@@ -39,6 +39,7 @@ class InterposedSystem(System):
 CHANGES = frozenset(
     {
         "open_staging",
+        "create_staging",
         "write",
         "truncate",
         "allocate",

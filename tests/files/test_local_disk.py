@@ -54,8 +54,8 @@ def test_a_whole_small_file_is_opened_once_on_its_way_to_its_place(
     folder.disk.stage_whole([Whole(step.staged, sent.data, sent.entry) for step in steps])
     folder.disk.commit(steps)
     assert folder.tree() == {str(number): b"1234" for number in range(10)}
-    assert calls["open_staging"] == 10
-    assert calls["truncate"] == 0
+    assert calls["create_staging"] == 10
+    assert calls["open_staging"] == calls["truncate"] == calls["set_mode"] == 0
     assert calls["sync_file_system"] == 1
 
 

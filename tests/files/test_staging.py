@@ -329,7 +329,7 @@ def test_no_descriptor_is_closed_twice_when_a_file_of_a_crash_cannot_be_made_ane
     def before(name: str, arguments: tuple[object, ...]) -> None:
         if name == "close":
             closed.append(int(str(arguments[0])))
-        elif name == "open_staging":
+        elif name == "create_staging":
             opened.append(name)
             if len(opened) == 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
