@@ -61,6 +61,15 @@ def run_daemon_with(
 async def _serve(home: Path, config: Config, beside: Callable[[threading.Event], None]) -> None:
     # What a start makes stays. The daemon has garbage collected again when it runs.
     gc.disable()
+    try:
+        await _serve_beside(home, config, beside)
+    finally:
+        gc.enable()
+
+
+async def _serve_beside(
+    home: Path, config: Config, beside: Callable[[threading.Event], None]
+) -> None:
     from p2psync.daemon import serve
 
     ready, stop = asyncio.Event(), threading.Event()

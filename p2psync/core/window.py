@@ -8,11 +8,13 @@ stand still between two requests.
 from typing import NamedTuple
 
 REQUEST_BYTES = 1024 * 1024
+"""Asked for at once, unless a single chunk is larger."""
 LARGE_REQUEST_BYTES = 2 * REQUEST_BYTES
-"""Asked for at once, unless a single chunk is larger. The larger ones cost both sides less, but an
-answer is a frame that nothing can overtake."""
+"""They cost both sides less, but an answer is a frame that nothing can overtake: for peers that
+send it within `_LONGEST_FRAME_S`."""
 FIRST = 4 * REQUEST_BYTES
 MOST = 8 * REQUEST_BYTES
+"""Bytes of one fetch. All that are under way at a peer have REQUESTS_AT_ONCE requests together."""
 _LONGEST_FRAME_S = 0.05
 _AHEAD_S = 0.25
 """What a peer sends within this time is under way."""

@@ -27,8 +27,9 @@ def keep_to_one_heap() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER)
-        mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_BUFFER)
+        # Where it does not take the first, the second alone would make it worse.
+        if mallopt(_M_MMAP_THRESHOLD, _LARGEST_BUFFER):
+            mallopt(_M_TRIM_THRESHOLD, 2 * _LARGEST_BUFFER)
 
 
 async def return_freed_memory(

@@ -90,7 +90,7 @@ class Contents:
                 for path, entry, _ in by_content[digest]
                 if len(data) == entry.size
             ]
-            return self._stage(batch)
+            return self._stage(batch) if batch else {}
 
         def copy(wanted: Sequence[tuple[Digest, Sequence[Place]]]) -> None:
             if found := self._read_verified(wanted):

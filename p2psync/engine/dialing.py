@@ -13,8 +13,9 @@ from p2psync.errors import P2psyncError
 from p2psync.ports import Address, Clock, Dialer, DialRefusedError, Link, Randomness
 
 _DIAL_S = 4.0
-_SECOND_S = 0.05
-"""The device with the greater ID dials so much later: where both can, one link is enough."""
+_SECOND_S = 0.1
+"""The device with the greater ID dials so much later: where both can, one link is enough. Far from
+one another they may make two, of which one is closed."""
 _LASTING_S = 5.0
 _DIALS_AT_ONCE = 64
 """Bounds descriptors, however many devices a member says there are."""

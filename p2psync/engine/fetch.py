@@ -208,11 +208,16 @@ class _Fetch(Generic[T]):
         self._asking += 1
         self._under_way[peer] += 1
         try:
-            unserved = await self._request(session, batch.numbers)
+            needs = [self._needs[number] for number in batch.numbers]
+            try:
+                replies = await self._request(session, needs)
+            except (SessionClosedError, TimeoutError):
+                self.fell_silent(peer)
+                return False
+            verified = await self._received(session, needs, replies)
+            numbers = zip(batch.numbers, verified, strict=True)
+            unserved = [number for number, right in numbers if not right]
             return True
-        except (SessionClosedError, TimeoutError):
-            self.fell_silent(peer)
-            return False
         finally:
             self._asking -= 1
             self._under_way[peer] -= 1
@@ -246,14 +251,18 @@ class _Fetch(Generic[T]):
                 self._others.wake(peer)
         self._waiting.clear()
 
-    async def _request(self, session: Session, numbers: list[int]) -> list[int]:
-        """What this peer did not serve."""
-        needs = [self._needs[number] for number in numbers]
+    async def _request(self, session: Session, needs: Sequence[Need]) -> list[Data | None]:
         began, under_way = asyncio.get_running_loop().time(), self._under_way[session.peer]
         replies = await session.request_chunks(self._folder, [need.digest for need in needs])
         seconds = asyncio.get_running_loop().time() - began
         came = sum(len(data) for data in replies if data is not None)
         session.window = session.window.after(came, seconds, under_way)
+        return replies
+
+    async def _received(
+        self, session: Session, needs: Sequence[Need], replies: Sequence[Data | None]
+    ) -> list[bool]:
+        """Which of them were right, and are kept."""
         # What a thread writes must be over when a cancelled fetch is.
         verified, kept = await whole(asyncio.to_thread(self._verify_and_keep, needs, replies))
         if any(
@@ -262,7 +271,7 @@ class _Fetch(Generic[T]):
             session.strike()
         if kept is not None:
             self._kept(kept)
-        return [number for number, right in zip(numbers, verified, strict=True) if not right]
+        return verified
 
     def _verify_and_keep(
         self, needs: Sequence[Need], replies: Sequence[Data | None]

@@ -21,8 +21,9 @@ _READ_SIZE = 256 * 1024
 """Bytes asked of the socket at once, and the room for what they decrypt to."""
 _SLICE = 256 * 1024
 """Bytes encrypted at once: some 0.2 ms of the event loop's time."""
-_RECORD = 16 * 1024
-"""The most plaintext that one TLS record holds; shorter buffers are joined."""
+_JOINED = 64 * 1024
+"""Buffers shorter than this are joined: to send one by itself costs more than to copy it."""
+_HANDSHAKE_READ = 16 * 1024
 _MAX_UNASKED = 64 * 1024
 """Bytes of TLS's own replies that may wait for the next send; only a hostile peer causes more."""
 _CLOSE_SECONDS = 1.0
@@ -226,7 +227,7 @@ def _pieces(data: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     size = 0
     for buffer in data:
         view = memoryview(buffer).cast("B")
-        joins = len(view) < _RECORD
+        joins = len(view) < _JOINED
         if size and (not joins or size + len(view) > _SLICE):
             yield b"".join(short)
             short, size = [], 0
@@ -313,7 +314,7 @@ class _Handshake:
         self._incoming = incoming
         self._outgoing = outgoing
         self._remote = remote
-        self._raw = memoryview(bytearray(_RECORD))
+        self._raw = memoryview(bytearray(_HANDSHAKE_READ))
 
     async def negotiate(self) -> None:
         """Run TLS up to our own last flight, which stays unsent."""

@@ -1,6 +1,7 @@
 """The daemon in this process, with something beside it: how both end, and what the log shows."""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -51,6 +52,7 @@ class World:
     ) -> None:
         async def serve(home: Path, *, config: Config, ready: Ready) -> None:
             assert home == self._home
+            assert not gc.isenabled(), "a start leaves nothing to collect"
             await work(ready)
 
         def accompany(stop: threading.Event) -> None:
@@ -61,7 +63,10 @@ class World:
         daemon = ModuleType("p2psync.daemon")
         vars(daemon)["serve"] = serve
         self._patch.setitem(sys.modules, "p2psync.daemon", daemon)
-        run_daemon_with(self._home, Config(log_level=level), log=self.log, beside=accompany)
+        try:
+            run_daemon_with(self._home, Config(log_level=level), log=self.log, beside=accompany)
+        finally:
+            assert gc.isenabled(), "however it ended"
 
 
 @pytest.fixture

@@ -84,6 +84,32 @@ def test_the_threads_share_one_heap(told: str, heaps: int) -> None:
     assert said.count("<heap nr=") == heaps
 
 
+_BUFFERS = """
+import resource, sys
+from p2psync.daemon.memory import keep_to_one_heap
+
+if sys.argv[1] == "told":
+    keep_to_one_heap()
+for _ in range(50):
+    # The larger first: what the library learns from one does not help the other.
+    for size in (4 << 20, 1 << 20, 2 << 20):
+        buffer = bytearray(size)
+        more = bytearray(size)
+        del buffer, more
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+@pytest.mark.slow
+def test_buffers_are_used_again_without_the_system() -> None:
+    faults = []
+    for told in ("told", "not told"):
+        words = [sys.executable, "-c", _BUFFERS, told]
+        said = subprocess.run(words, capture_output=True, check=True, text=True).stdout
+        faults.append(int(said))
+    assert faults[0] < faults[1] / 4
+
+
 async def test_it_is_done_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     happened: list[object] = []
 

@@ -3,6 +3,7 @@ import random
 from collections.abc import Sequence
 
 import blake3
+import msgspec
 import pytest
 
 from p2psync.core.entry import Chunk, Entry, Kind
@@ -144,6 +145,20 @@ async def test_a_file_that_cannot_be_staged_keeps_no_other_from_it(
         "Staged",
         "Staged",
     ]
+
+
+async def test_bytes_of_a_size_that_nobody_told_are_no_reason_to_write(
+    ada: Device, bob: Device
+) -> None:
+    await hold(bob, one=b"123")
+    wanted = [small(name, b"123", bob) for name in ("a", "b")]
+    wanted = [
+        told._replace(entry=msgspec.structs.replace(told.entry, size=size))
+        for told, size in zip(wanted, (1, 2), strict=True)
+    ]
+    ada.disk.fail("stage_whole", "")
+    assert await ada.contents.stage_small(wanted) == {}
+    assert "stage_whole" not in ada.disk.calls
 
 
 async def test_names_left_by_an_earlier_process_are_dropped_first(ada: Device) -> None:

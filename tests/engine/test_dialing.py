@@ -1,7 +1,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
 from p2psync.core.ids import DeviceID
+from p2psync.engine import dialing as module
 from p2psync.engine.addresses import AddressBook
 from p2psync.engine.dialing import Dialing
 from p2psync.ports import Address, Link
@@ -15,14 +18,20 @@ OWN, PEER = device_id("ada"), device_id("bob")
 class Network:
     """Every dial comes about."""
 
-    def __init__(self, serve: Callable[[Link], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        serve: Callable[[Link], Awaitable[None]],
+        *,
+        own: DeviceID = OWN,
+        peer: DeviceID = PEER,
+    ) -> None:
         self.clock = ManualClock()
         self.connected = False
         self.dials = 0
         book = AddressBook({})
-        book.hint(PEER, [("192.0.2.1", 1)])
+        book.hint(peer, [("192.0.2.1", 1)])
         self.dialing = Dialing(
-            OWN,
+            own,
             self,
             book,
             self.clock,
@@ -31,7 +40,7 @@ class Network:
             serve=serve,
             reached=self._reached,
         )
-        self.dialing.set_members({PEER})
+        self.dialing.set_members({peer})
 
     async def dial(
         self,
@@ -62,6 +71,23 @@ async def test_a_session_that_ends_at_once_is_not_made_anew_at_once() -> None:
     await network.turns()
     assert network.dials == 1
     running.cancel()
+
+
+async def test_of_two_devices_the_one_with_the_greater_id_lets_the_other_dial_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_SECOND_S", 3600)
+
+    async def serve(_: Link) -> None:
+        await asyncio.Event().wait()
+
+    lesser, greater = sorted((OWN, PEER))
+    for own, peer, dials in ((lesser, greater, 1), (greater, lesser, 0)):
+        network = Network(serve, own=own, peer=peer)
+        running = asyncio.create_task(network.dialing.run())
+        await network.turns()
+        assert network.dials == dials
+        running.cancel()
 
 
 async def test_nor_is_one_that_the_other_device_made() -> None:

@@ -1,4 +1,6 @@
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import Sequence
 from typing import cast
@@ -197,15 +199,16 @@ async def test_without_peers_all_is_left() -> None:
     assert len(fetched.left) == len(CHUNKS)
 
 
-async def test_what_cannot_be_kept_ends_the_fetch_as_such() -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.ETIMEDOUT])
+async def test_what_cannot_be_kept_ends_the_fetch_as_such(code: int) -> None:
     bob = Peer("bob", CHUNKS)
     needs = [Need(digest_of(data), len(data), frozenset([bob.peer])) for data in CHUNKS]
     kept: list[None] = []
 
     def keep(_chunks: Chunks) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(code, os.strerror(code))
 
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match=os.strerror(code)):
         await fetch_chunks("f", needs, Fetched(bob).sessions, keep, kept.append)
     assert kept == []
 
