@@ -1,12 +1,14 @@
 """Reads and hashes files that a scan found changed."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 from p2psync.core.entry import Manifest
 from p2psync.core.manifest import FOLLOWED_FROM
 from p2psync.core.relpath import RelPath
 from p2psync.engine.problems import Problems
+from p2psync.errors import DamagedError
 from p2psync.ports import Disk, FileChangedError, FolderIndex, Hashed, Problem, Seen
 
 _WORTH_A_THREAD = 64 * 1024
@@ -41,12 +43,12 @@ class Reader:
         return results, unsteady
 
     async def _known_cuts(self, files: Sequence[Seen]) -> dict[RelPath, Manifest]:
-        """How the large ones were cut before."""
+        """How the large ones were cut before, as far as the index can tell."""
         large = [file.path for file in files if file.fingerprint.size >= FOLLOWED_FROM]
         known: dict[RelPath, Manifest] = {}
         for path, held in (await self._index.held(large)).items():
-            if manifest := await self._index.manifest(held.entry.content):
-                known[path] = manifest
+            with contextlib.suppress(DamagedError):
+                known[path] = await self._index.manifest(held.entry.content) or ()
         return known
 
     async def make_durable(self, paths: Sequence[RelPath]) -> set[RelPath]:

@@ -1,8 +1,8 @@
 """The list of chunks of an open file: what is new in it is cut, what was there before is followed.
 
-Where FastCDC cuts depends on the bytes since the last cut and on nothing else, but for the end of
-the file. So a chunk that is found again where one begins would be cut as before: to hash it is
-enough, and that can be done for many at a time.
+Where FastCDC cuts depends on the bytes since the last cut, on the one behind, and on where the file
+ends. So a chunk that is found again where one begins, with what followed it behind it, would be cut
+as before: to hash both is enough, and that can be done for many at a time.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,17 @@ from p2psync.core.ids import Digest
 from p2psync.core.manifest import FOLLOWED_FROM, chunk_sizes, offsets_of
 from p2psync.files.chunker import ReadInto, cut
 
-_FIRST_LOOK = 4 * 1024 * 1024
+_FIRST_LOOK = 1024 * 1024
 _LONGEST_LOOK = 64 * 1024 * 1024
 """Bytes in which chunks are looked for at once: more and more while all of them are there."""
 
 
 def manifest_of(read_into: ReadInto, size: int, known: Manifest = ()) -> Manifest:
-    """`known`: how a file was cut here of which this one may still have parts. It changes how long
-    this takes, not what comes of it. Raises what `read_into` does."""
+    """`known`: how a file was cut of which this one may still have parts. Where that is how it
+    would be cut here, it changes how long this takes and not what comes of it.
+
+    Raises what `read_into` does.
+    """
     if size < FOLLOWED_FROM:
         return tuple(_chunk(view) for view in cut(read_into, size))
     with ThreadPoolExecutor(1) as helper:
@@ -58,7 +61,8 @@ class _Reading:
             number = self._next[chunks[-1]]
 
     def _follow(self, number: int, at: int) -> list[Chunk]:
-        """The chunks from that number on that lie here in the same order."""
+        """The chunks from that number on that lie here in the same order, and would be cut so."""
+        begin = at
         found: list[Chunk] = []
         look = _FIRST_LOOK
         while expected := self._expected(number, at, look):
@@ -70,6 +74,9 @@ class _Reading:
             number += count
             at += _size(expected)
             look = min(2 * look, _LONGEST_LOOK)
+        if begin + _size(found) != self._size:
+            # What was behind the last one is not there, and could be what ended it.
+            del found[-1:]
         return found
 
     def _expected(self, number: int, at: int, look: int) -> list[Chunk]:

@@ -153,9 +153,9 @@ class Disk(Protocol):
         and at their directories once. Not for changes."""
 
     def hash_file(self, path: RelPath, *, known: Manifest = (), fresh: bool = False) -> Hashed:
-        """Chunk and hash a file; `known`: how it, or one like it, was cut before, which makes this
-        faster; `fresh`: as it lies on the disk, whatever the system remembers of it. Raises
-        FileChangedError, OSError."""
+        """Chunk and hash a file; `known`: how it was cut before, which makes this faster; `fresh`:
+        as it lies on the disk, whatever the system remembers of it. Raises FileChangedError,
+        OSError."""
 
     def read(self, place: Place, *, fresh: bool = False) -> bytes:
         """Exactly `place.size` bytes, or FileChangedError."""

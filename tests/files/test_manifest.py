@@ -11,7 +11,7 @@ import pytest
 
 from p2psync.core.entry import Chunk, Manifest
 from p2psync.core.ids import Digest
-from p2psync.core.manifest import FOLLOWED_FROM, chunk_sizes, offsets_of
+from p2psync.core.manifest import FOLLOWED_FROM, ChunkSizes, chunk_sizes, offsets_of
 from p2psync.files import chunker
 from p2psync.files import manifest as module
 from p2psync.files.manifest import manifest_of
@@ -52,32 +52,76 @@ class Looked:
         monkeypatch.setattr(module, "cut", counted)
 
 
-def edited(data: bytes, chance: random.Random) -> bytes:
-    """As files change: in front, in between, at the end; parts that go, come twice or move."""
-    for _ in range(chance.choice([1, 1, 2, 5, 40])):
-        at = chance.choice([0, len(data), chance.randrange(len(data) + 1)])
-        size = chance.choice([1, 960, 4096, 300_000, 3 * MIB])
-        new = chance.choice([chance.randbytes(size), bytes(size), data[at : at + size]])
-        gone = chance.choice([0, 0, size, size // 3])
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of files are tried in a moment. What is cut otherwise is smaller, too."""
+
+    def sizes(size: int) -> ChunkSizes:
+        return ChunkSizes(64, 256, 1024) if size < 60_000 else ChunkSizes(256, 1024, 4096)
+
+    monkeypatch.setattr(module, "chunk_sizes", sizes)
+    monkeypatch.setattr(chunker, "chunk_sizes", sizes)
+    monkeypatch.setattr(module, "FOLLOWED_FROM", 8192)
+    monkeypatch.setattr(module, "_FIRST_LOOK", 512)
+    monkeypatch.setattr(module, "_LONGEST_LOOK", 16_384)
+    monkeypatch.setattr(module, "ThreadPoolExecutor", AtOnce)
+
+
+def _made(chance: random.Random) -> bytes:
+    size = chance.choice([8192, 8193, 9000, 20_000, 59_000, 61_000])
+    period = chance.randbytes(chance.choice([1, 2, 3, 64, 100, 700, 1500]))
+    parts = [chance.randbytes(chance.randrange(50, 900)) for _ in range(4)]
+    return chance.choice(
+        [
+            chance.randbytes(size),
+            chance.randbytes(size),
+            (period * size)[:size],
+            b"".join(chance.choice(parts) for _ in range(size // 300)) + parts[0] * 30,
+            b"".join(bytes(chance.randrange(3000)) + chance.randbytes(900) for _ in range(9)),
+        ]
+    )
+
+
+def _edited(data: bytes, ends: list[int], chance: random.Random) -> bytes:
+    """As files change: anywhere, and most of all around where they are cut."""
+
+    def place() -> int:
+        near = chance.choice(ends) + chance.choice([-2, -1, 0, 0, 1, 2, 3])
+        return min(len(data), chance.choice([0, len(data), near, near, chance.randrange(60_000)]))
+
+    for _ in range(chance.choice([0, 1, 1, 1, 2, 5, 30])):
+        at, size = place(), chance.choice([1, 1, 2, 3, 64, 300, 5000])
+        new = chance.choice([b"", chance.randbytes(size), bytes(size), data[at : at + size]])
+        gone = chance.choice([0, len(new), size, size // 3])
         data = data[:at] + new + data[at + gone :]
-    return data
+    return data[: place()] if chance.random() < 0.3 else data
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("seed", range(8))
 def test_what_is_known_of_a_file_changes_nothing_of_how_it_is_cut(seed: int) -> None:
     chance = random.Random(seed)
-    before = bytes_of(seed, LARGE)
-    if seed % 4 == 0:
-        # With long runs of zeros, as in images of disks.
-        before = before[: 6 * MIB] + bytes(9 * MIB) + before[6 * MIB :] + bytes(3 * MIB)
-    data = edited(before, chance)
+    for turn in range(150):
+        before = _made(chance)
+        known = File(before).manifest()
+        ends = [at + chunk.size for at, chunk in zip(offsets_of(known), known, strict=True)]
+        for _ in range(3):
+            file = File(_edited(before, ends, chance))
+            assert file.manifest(known) == file.manifest(), f"seed {seed}, turn {turn}"
+
+
+@pytest.mark.parametrize("edit", ["flip", "insert", "delete", "cut off"])
+def test_the_byte_behind_a_chunk_may_be_what_ends_it(edit: str) -> None:
+    before = bytes_of(1, LARGE)
     known = chunked(before)
-    assert File(data).manifest(known) == chunked(data)
-    ends = [at + chunk.size for at, chunk in zip(offsets_of(known), known, strict=True)]
-    # Where the file ends where a chunk did.
-    end = chance.choice([end for end in ends if end >= FOLLOWED_FROM])
-    assert File(before[:end]).manifest(known) == chunked(before[:end])
-    assert File(before[end:] + before).manifest(known) == chunked(before[end:] + before)
+    for at in offsets_of(known)[-6:]:
+        data = {
+            "flip": before[:at] + bytes([before[at] ^ 255]) + before[at + 1 :],
+            "insert": before[:at] + b"x" + before[at:],
+            "delete": before[:at] + before[at + 1 :],
+            "cut off": before[: at + 1],
+        }[edit]
+        assert File(data).manifest(known) == chunked(data)
 
 
 def test_an_unchanged_file_is_not_cut_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,17 +177,26 @@ def test_a_file_that_ends_too_early_is_an_error_also_where_it_is_followed() -> N
         manifest_of(file.read_into, LARGE, known)
 
 
-class Late:
-    """Stands for a thread that comes to its work as late as it may."""
+class AtOnce:
+    """Stands for a thread that is never behind."""
 
     def __init__(self, _threads: int) -> None:
         pass
 
-    def __enter__(self) -> "Late":
+    def __enter__(self) -> "AtOnce":
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        future.set_result(work(*arguments))
+        return future
+
+
+class Late(AtOnce):
+    """Stands for a thread that comes to its work as late as it may."""
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> "Future[Any]":
         future: Future[Any] = Future()

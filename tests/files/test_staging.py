@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import itertools
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from p2psync.files.syscalls import System
 from p2psync.ports import Place, Whole
 from tests.files.folder import Folder, make_folder
 from tests.files.interposed import InterposedSystem, fails
+from tests.support.contracts.disk import bytes_of
+from tests.support.memory_disk import chunked
 from tests.support.steps import file, rel, stage, walked
 
 MIB = 1024 * 1024
@@ -317,26 +320,31 @@ def test_a_small_file_that_could_not_be_staged_whole_is_not_left_behind(
     assert folder.left_in_staging() == []
 
 
-def test_no_descriptor_is_closed_twice_when_a_file_of_a_crash_cannot_be_made_anew(
-    folder: Folder, system: InterposedSystem
+def test_a_small_file_takes_the_name_of_one_that_a_crash_left_and_not_its_bytes(
+    folder: Folder,
 ) -> None:
     folder.disk.stage_whole([Whole("s-1", b"123", file(b"123").entry)])
     staged = folder.root / ".p2psync/tmp/s-1"
     os.link(staged, folder.root / "placed")
-    opened: list[str] = []
-    closed: list[int] = []
-
-    def before(name: str, arguments: tuple[object, ...]) -> None:
-        if name == "close":
-            closed.append(int(str(arguments[0])))
-        elif name == "create_staging":
-            opened.append(name)
-            if len(opened) == 2:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    system.before = before
-    with pytest.raises(OSError) as caught:
-        folder.disk.stage_whole([Whole("s-1", b"456", file(b"456").entry)])
-    assert caught.value.errno == errno.ENOSPC
-    assert len(closed) == len(set(closed))
+    folder.disk.stage_whole([Whole("s-1", b"456", file(b"456").entry)])
+    assert staged.read_bytes() == b"456"
     assert (folder.root / "placed").read_bytes() == b"123"
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_file_that_a_crash_left_placed_is_not_written_to_when_it_is_prepared_again(
+    folder: Folder, system: InterposedSystem, full: bool
+) -> None:
+    data = bytes_of(1, 3 * MIB)
+    folder.write("placed", data)
+    os.link(folder.root / "placed", folder.root / ".p2psync/tmp/c-1")
+    manifest = chunked(bytes_of(2, 2 * MIB))
+    if full:
+        calls = itertools.count(1)
+        system.before = fails("open_staging", errno.ENOSPC, only=lambda _: next(calls) == 2)
+        with pytest.raises(OSError) as caught:
+            folder.disk.prepare("c-1", manifest)
+        assert caught.value.errno == errno.ENOSPC, "and no descriptor was closed twice"
+    else:
+        assert not any(folder.disk.prepare("c-1", manifest))
+    assert (folder.root / "placed").read_bytes() == data
