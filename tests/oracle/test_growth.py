@@ -89,6 +89,13 @@ def test_what_is_open_for_a_moment_only_is_no_leak() -> None:
     assert judge(readings).is_flat
 
 
+def test_what_is_away_for_a_moment_only_is_no_leak() -> None:
+    readings = hour()
+    first = next(number for number, one in enumerate(readings) if one is warm(readings)[0])
+    readings[first + 3] = replace(readings[first + 3], tasks=24)
+    assert judge(readings).is_flat
+
+
 def test_too_few_readings_are_never_called_flat() -> None:
     few = hour(count=LEAST_READINGS)
     assert len(warm(few)) < LEAST_READINGS
