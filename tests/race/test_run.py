@@ -1,5 +1,7 @@
 """A program's way through a scenario: what counts as done, and what as failed."""
 
+import io
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +54,22 @@ def test_what_the_author_sent_is_of_this_work_alone(tmp_path: Path) -> None:
     done = race(fake(), tmp_path, "big", "insert")
 
     assert [one.sent_by_author for one in done.values()] == [100, 100]
+
+
+def test_before_a_cold_start_as_much_is_written_and_deleted_as_all_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Counted(io.BytesIO):
+        def close(self) -> None:
+            sizes.append(len(self.getvalue()))
+            super().close()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: Counted())
+    race(fake(), tmp_path, "big", "insert")
+
+    assert sizes == [2 * TINY.big, 2 * (TINY.big + TINY.inserted)]
 
 
 def test_to_three_peers_is_to_all_of_them(tmp_path: Path) -> None:
