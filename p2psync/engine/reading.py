@@ -45,6 +45,8 @@ class Reader:
     async def _known_cuts(self, files: Sequence[Seen]) -> dict[RelPath, Manifest]:
         """How the large ones were cut before, as far as the index can tell."""
         large = [file.path for file in files if file.fingerprint.size >= FOLLOWED_FROM]
+        if not large:
+            return {}
         known: dict[RelPath, Manifest] = {}
         for path, held in (await self._index.held(large)).items():
             with contextlib.suppress(DamagedError):

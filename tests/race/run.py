@@ -84,7 +84,7 @@ def _measure(work: Work, peers: Peers, program: Program, settings: Settings) -> 
     else:
         peers.stop()
         work.change(peers.roots[0])
-        have_memory_for(peers.roots)
+        _have_memory_for(peers.roots)
     os.sync()
     before = peers.sent_by_author()
     if work.kind is Kind.COLD:
@@ -100,7 +100,7 @@ def _measure(work: Work, peers: Peers, program: Program, settings: Settings) -> 
     return structs.replace(figures, sent_by_author=sent, index=peers.index_bytes())
 
 
-def have_memory_for(roots: Sequence[Path]) -> None:
+def _have_memory_for(roots: Sequence[Path]) -> None:
     """So that the clock sees nobody wait for memory: the host of a virtual machine takes what is
     free for a while, and gives it back page by page. What all of them may write is written and
     deleted again."""
